@@ -1,0 +1,1 @@
+"""Channels: one destination at one URL, and the drivers that serve the URLs."""

@@ -1,0 +1,53 @@
+"""Which driver serves which URL scheme.
+
+The table is text, so that no client library is loaded before a URL asks for it. Other packages add theirs by an entry
+point in the group ``simlink.drivers``: the scheme as its name, ``module:Class`` as its value.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from simlink.channels.driver import Driver
+from simlink.channels.url import did_you_mean
+from simlink.errors import ConfigError, UnknownScheme
+
+__all__ = ["driver_class", "known_schemes"]
+
+_BUILT_IN = {
+    "memory": "simlink.channels.memory:MemoryDriver",
+    "tcp": "simlink.channels.tcp:TcpDriver",
+    "kafka": "simlink.channels.kafka:KafkaDriver",
+    "kafka+python": "simlink.channels.kafka:KafkaDriver",
+    "kafka+confluent": "simlink.channels.kafka:KafkaDriver",
+}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group="simlink.drivers")}
+
+
+def known_schemes() -> list[str]:
+    """Every scheme that a URL may have here, built in or installed."""
+    return sorted({*_BUILT_IN, *_installed()})
+
+
+@cache
+def driver_class(scheme: str) -> type[Driver]:
+    """The driver for a scheme.
+
+    Raises:
+        UnknownScheme: nobody serves it; with a did-you-mean.
+        ConfigError: the entry point of another package does not lead to a Driver.
+    """
+    where = _BUILT_IN.get(scheme) or _installed().get(scheme)
+    if where is None:
+        raise UnknownScheme(f"no transport for {scheme}://{did_you_mean(scheme, known_schemes())}")
+    module, _, name = where.partition(":")
+    found = getattr(import_module(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, Driver)):
+        raise ConfigError(f"{scheme}:// is registered as {where!r}, which is not a Driver")
+    return found

@@ -1,0 +1,205 @@
+"""Every error that simlink raises, in one tree.
+
+::
+
+    SimlinkError
+    ├── ConfigError (ValueError)          wrong before anything was sent
+    │   ├── InvalidURL                    a malformed URL, or a parameter that its transport does not know
+    │   ├── UnknownScheme                 no transport by that name
+    │   └── NotSupported                  a promise or an operation that this transport cannot keep
+    ├── MissingExtra (ImportError)        an optional package is not installed; the message has the pip command
+    ├── TransportError                    the wire, the peer or the broker; has .url .endpoint .retryable
+    │   ├── ConnectError                  nobody answered, or the answer was no
+    │   │   └── ConnectTimeout (TimeoutError)
+    │   ├── SendError                     a message was refused, or surely did not get there
+    │   │   ├── BatchError                some of a batch; .failed tells which
+    │   │   └── SendTimeout (TimeoutError)      not confirmed in time; .receipt tells what is known
+    │   ├── ReceiveError                  the receiving end broke
+    │   │   └── ReceiveTimeout (TimeoutError)   nothing came in time
+    │   └── NoEndpoints                   every endpoint is out of rotation
+    ├── CodecError
+    │   ├── EncodeError                   a value that the serializer cannot write
+    │   └── DecodeError                   a body that the serializer cannot read; has .body
+    └── StateError (RuntimeError)         right call, wrong moment
+        ├── ChannelClosed
+        ├── AlreadySettled
+        └── ForkError                     the channel was opened before a fork
+
+The client library's own error is always the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "AlreadySettled",
+    "BatchError",
+    "ChannelClosed",
+    "CodecError",
+    "ConfigError",
+    "ConnectError",
+    "ConnectTimeout",
+    "DecodeError",
+    "EncodeError",
+    "ForkError",
+    "InvalidURL",
+    "MissingExtra",
+    "NoEndpoints",
+    "NotSupported",
+    "ReceiveError",
+    "ReceiveTimeout",
+    "SendError",
+    "SendTimeout",
+    "SimlinkError",
+    "StateError",
+    "TransportError",
+    "UnknownScheme",
+]
+
+
+class SimlinkError(Exception):
+    """The root of every error that simlink raises."""
+
+
+class ConfigError(SimlinkError, ValueError):
+    """Something was asked for that is wrong before anything was sent."""
+
+
+class InvalidURL(ConfigError):
+    """The URL is malformed, or has a parameter that its transport does not know."""
+
+
+class UnknownScheme(ConfigError):
+    """No transport is registered for the URL's scheme."""
+
+
+class NotSupported(ConfigError):
+    """The transport cannot do this, or cannot promise this."""
+
+
+class MissingExtra(SimlinkError, ImportError):
+    """An optional package is not installed.
+
+    Attributes:
+        extra: the name of the extra that brings it.
+    """
+
+    def __init__(self, what: str, extra: str, *, package: str | None = None) -> None:
+        """``what`` needs ``package`` (if given), which ``pip install 'simlink[extra]'`` brings."""
+        self.extra = extra
+        needs = f" needs {package}" if package else " needs an extra"
+        super().__init__(f"{what}{needs}: pip install 'simlink[{extra}]'")
+
+
+class TransportError(SimlinkError):
+    """The wire, the peer or the broker failed.
+
+    Attributes:
+        url: the channel's URL with secrets masked, or None.
+        endpoint: the address concerned, as ``host:port``, or None.
+        retryable: whether the same call may succeed later.
+    """
+
+    def __init__(
+        self, message: str, *, url: str | None = None, endpoint: str | None = None, retryable: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.url = url
+        self.endpoint = endpoint
+        self.retryable = retryable
+
+
+class ConnectError(TransportError):
+    """Nobody answered at the address, or the answer was no."""
+
+
+class ConnectTimeout(ConnectError, TimeoutError):
+    """Nobody answered at the address in time."""
+
+
+class SendError(TransportError):
+    """A message was refused, or surely did not get there."""
+
+
+class BatchError(SendError):
+    """Some messages of a batch were not sent.
+
+    Attributes:
+        failed: the row in the batch → the error of that row.
+    """
+
+    def __init__(self, message: str, *, failed: Mapping[int, Exception], **context: Any) -> None:
+        super().__init__(message, **context)
+        self.failed = dict(failed)
+
+
+class SendTimeout(SendError, TimeoutError):
+    """The other side did not confirm in time; the message may still arrive.
+
+    Attributes:
+        receipt: the Receipt, which may yet be confirmed, or None when nothing was handed over.
+    """
+
+    def __init__(self, message: str, *, receipt: Any = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.receipt = receipt
+
+
+class ReceiveError(TransportError):
+    """The receiving end broke."""
+
+
+class ReceiveTimeout(ReceiveError, TimeoutError):
+    """Nothing came in time. Nothing was handed back by it either."""
+
+
+class NoEndpoints(TransportError):
+    """No endpoint of the channel can take a message now."""
+
+
+class CodecError(SimlinkError):
+    """A value and its bytes do not agree."""
+
+
+class EncodeError(CodecError, ValueError):
+    """The serializer cannot write this value.
+
+    Attributes:
+        row: the row of the block or batch, counted from 0, or None for a single value.
+    """
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+class DecodeError(CodecError, ValueError):
+    """The serializer cannot read this body.
+
+    Attributes:
+        body: the bytes as they came.
+    """
+
+    def __init__(self, message: str, *, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body
+
+
+class StateError(SimlinkError, RuntimeError):
+    """The right call at the wrong moment."""
+
+
+class ChannelClosed(StateError):
+    """The channel or receiver was closed by this side."""
+
+
+class AlreadySettled(StateError):
+    """The delivery was settled before, with another verdict."""
+
+
+class ForkError(StateError):
+    """The channel was opened in a parent process; open a new one after the fork."""

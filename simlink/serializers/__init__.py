@@ -1,0 +1,1 @@
+"""Serializers: records ↔ bytes, whole blocks at a time."""
