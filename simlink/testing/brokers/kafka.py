@@ -1,0 +1,169 @@
+"""A real Apache Kafka: one KRaft node, from jars that Maven downloads once."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import struct
+import subprocess
+import uuid
+from pathlib import Path
+from typing import ClassVar, Final
+
+from simlink.testing.brokers.base import Broker, BrokerFailed, BrokerUnavailable
+from simlink.testing.brokers.tools import cache_folder, copy_dependencies, find_java, find_maven
+
+__all__ = ["KafkaBroker"]
+
+VERSION: Final = "4.1.1"
+POM: Final = Path(__file__).with_name("kafka-pom.xml")
+QUICK: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+"""For a virtual machine that lives for a second."""
+
+SETTINGS: Final = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    # Tests create what they need, so that a misspelt name fails.
+    "auto.create.topics.enable": "false",
+    # One node holds everything; few internal partitions are created and recovered faster.
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "2",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.num.partitions": "2",
+    # A group starts with its first member, and a test may ask for a session as short as it dares.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "100",
+    "group.consumer.min.session.timeout.ms": "100",
+    "group.consumer.min.heartbeat.interval.ms": "50",
+    # A killed broker may come back only when its old session has expired (9 s by default).
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "200",
+    # The default takes 128 MiB of heap.
+    "log.cleaner.dedupe.buffer.size": "4194304",
+    # Deleted topics free the disk soon.
+    "log.segment.delete.delay.ms": "1000",
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "background.threads": "2",
+}
+
+
+class KafkaBroker(Broker):
+    """A real Kafka 4.1 server of one node; ready in about 3 s. See :class:`~simlink.testing.brokers.base.Broker`.
+
+    The jars come from ``$KAFKA_HOME/libs``, or else from Maven (once, 54 MB, into the user's cache). Topics are not
+    created by themselves. Its environment variable is SIMLINK_KAFKA_URL.
+
+    Args:
+        own: as in Broker.
+        timeout: as in Broker; the download has its own 10 minutes.
+        heap: the largest heap of the server, as Java writes it. Default "512m".
+        settings: server properties that are added or replace those of this module.
+    """
+
+    kind: ClassVar[str] = "kafka"
+    scheme: ClassVar[str] = "kafka"
+    variable: ClassVar[str] = "SIMLINK_KAFKA_URL"
+    port_count: ClassVar[int] = 2
+
+    def __init__(
+        self, *, own: bool = False, timeout: float = 60.0, heap: str = "512m", settings: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(own=own, timeout=timeout)
+        self.heap = heap
+        self.settings = dict(settings or {})
+
+    @classmethod
+    def locate(cls) -> str:
+        try:
+            java = find_java()
+            local = _local_jars()
+            if local.is_dir():
+                return f"{local}, run by {java}"
+            return f"{find_maven()} will download Kafka {VERSION} (54 MB, once), run by {java}"
+        except BrokerUnavailable as error:
+            raise BrokerUnavailable(
+                f"Kafka cannot run, {error} (Debian: apt-get install openjdk-17-jre-headless maven), "
+                "or set SIMLINK_KAFKA_URL=kafka://HOST:PORT"
+            ) from error
+
+    def _prepare(self, folder: Path) -> None:
+        client, controller = self.ports
+        settings = {
+            **SETTINGS,
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+            "log.dirs": str(folder / "data"),
+            **self.settings,
+        }
+        (folder / "server.properties").write_text(
+            "".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8"
+        )
+        identity = _cluster_id()
+        command = self._java(*QUICK, "kafka.tools.StorageTool", "format", "-t", identity, "-c", "server.properties")
+        try:
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=self.timeout)
+        except subprocess.CalledProcessError as error:
+            raise BrokerFailed(f"Kafka's storage cannot be formatted: {error.stdout}{error.stderr}") from error
+        except subprocess.TimeoutExpired as error:
+            raise BrokerFailed(f"Kafka's storage was not formatted within {self.timeout:g} s") from error
+
+    def _java(self, *arguments: str) -> list[str]:
+        jars = _local_jars()
+        if not jars.is_dir():
+            copy_dependencies(POM, jars)
+        return [find_java(), "-cp", f"{jars}/*", *arguments]
+
+    def _command(self, folder: Path) -> tuple[list[str], dict[str, str]]:
+        options = (
+            f"-Xmx{self.heap}",
+            "-Xshare:auto",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+        )
+        return self._java(*options, "kafka.Kafka", str(folder / "server.properties")), {}
+
+    def _ready(self) -> bool:
+        # Kafka's oldest question, Metadata version 1 without topics. A broker names itself once it is registered and
+        # unfenced, which is later than its port opens.
+        body = struct.pack(">hhih", 3, 1, 1, -1) + struct.pack(">i", 0)
+        with socket.create_connection((self.host, self.port), 1) as connection:
+            connection.settimeout(5)
+            connection.sendall(struct.pack(">i", len(body)) + body)
+            size = struct.unpack(">i", _read(connection, 4))[0]
+            _correlation, brokers = struct.unpack_from(">ii", _read(connection, size))
+        return bool(brokers > 0)
+
+
+def _local_jars() -> Path:
+    home = os.environ.get("KAFKA_HOME")
+    if home and (Path(home) / "libs").is_dir():
+        return Path(home) / "libs"
+    return cache_folder() / f"kafka-{VERSION}"
+
+
+def _cluster_id() -> str:
+    """A random UUID as Kafka writes it: URL-safe base64 without padding, and not starting with a dash."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        if not text.startswith("-"):
+            return text
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise ConnectionError("Kafka hung up")
+        data += part
+    return data
