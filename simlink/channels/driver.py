@@ -276,6 +276,9 @@ class Driver(ABC):
     def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:
         """A new, unopened receiving end; on a topic of the named subscription, or of a private one for None."""
 
+    def release(self) -> None:
+        """The channel is closed: let go of what its ends shared. Idempotent."""
+
     def purge(self, timeout: float) -> int:
         """Drop what the destination holds; how many messages, or -1 where the transport cannot say.
 

@@ -1,0 +1,355 @@
+"""The portable sending end: opens, reconnects with back-off, keeps the window, sends again what came back.
+
+The caller's thread does the I/O wherever it can. A backstop thread (``simlink-send-NAME``) looks after the link while
+no caller is in here: it reads confirmations, keeps heartbeats alive, and sends again what a dead peer gave back. It
+exists only while something is in flight or the driver has a link to keep.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from simlink.channels.window import Entry, Totals, Window
+from simlink.errors import ChannelClosed, ConnectError, ConnectTimeout, SendError, SendTimeout, TransportError
+
+if TYPE_CHECKING:
+    from simlink.channels.driver import SenderDriver
+    from simlink.message import Batch
+
+__all__ = ["Sender"]
+
+log = logging.getLogger("simlink")
+
+_BUSY_TICK = 0.005
+_SLICE = 0.1
+_FIRST_BACKOFF = 0.02
+_MAX_BACKOFF = 1.0
+
+
+class Sender:
+    """One driver end with its window. Thread-safe.
+
+    Args:
+        driver: unopened.
+        window: its bookkeeping, used under this object's lock only.
+        url: for error messages; masked.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, driver: SenderDriver, window: Window, *, url: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.driver = driver
+        self.window = window
+        self.url = url
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
+        self._opened = False
+        self._broken = False
+        self._fatal: Exception | None = None
+        self._cause: Exception | None = None
+        self._backoff = _FIRST_BACKOFF
+        self._retry_at = 0.0
+        self._last_pump = -math.inf
+        self._closing = False
+        self._closed = False
+        self._stop = threading.Event()
+        self._backstop: threading.Thread | None = None
+        self.reconnects = 0
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    def submit(self, batch: Batch, timeout: float | None, totals: Totals | None = None) -> Entry:
+        """Hand a batch over, waiting up to ``timeout`` seconds for a peer and for room in the window.
+
+        Raises:
+            ConnectTimeout, ConnectError: nobody there. SendTimeout: no room. ChannelClosed.
+        """
+        deadline = math.inf if timeout is None else self._clock() + timeout
+        with self._entered():
+            self._check()
+            self._connect(deadline)
+            limit = min(len(batch), self.window.max_messages)
+            while self.window.room() < limit:
+                self._pump(min(_SLICE, max(0.0, deadline - self._clock())))
+                self._check()
+                if self.window.room() < limit and self._clock() >= deadline:
+                    raise self._no_room()
+            entry = self.window.add(batch, totals)
+            self._push()
+            if self.window.messages * 2 > self.window.max_messages or self.window.nbytes * 2 > self.window.max_bytes:
+                self._pump(0.0)
+        self._watch()
+        return entry
+
+    def has_room(self) -> bool:
+        """Whether a message could be submitted now without waiting; does pending I/O on the way."""
+        with self._entered():
+            self._check()
+            if self._opened and not self.window.room():
+                self._pump(0.0)
+            return self._opened and not self._broken and self.window.room() > 0
+
+    def pump(self, timeout: float = 0.0) -> None:
+        """Do pending I/O and book outcomes, waiting up to ``timeout`` seconds for the first."""
+        with self._entered():
+            self._pump(timeout)
+
+    def wait(self, entry: Entry, timeout: float | None) -> bool:
+        """Wait until no row of an entry is pending; False on timeout."""
+        return self._wait_until(lambda: entry.pending == 0, timeout)
+
+    def wait_confirmed(self, timeout: float | None) -> bool:
+        """Wait until nothing is pending."""
+        return self._wait_until(lambda: self.window.unconfirmed == 0, timeout)
+
+    def wait_resolved(self, timeout: float | None, *, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until the window is empty, or ``give_up`` says that it never will be."""
+        return self._wait_until(lambda: self.window.messages == 0 or give_up(), timeout) and not self.window.messages
+
+    def _wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        deadline = math.inf if timeout is None else self._clock() + timeout
+        while True:
+            with self._entered():
+                if done():
+                    return True
+                if self._closed or self._fatal is not None:
+                    return False
+                left = deadline - self._clock()
+                if left <= 0:
+                    self._pump(0.0)
+                    return done()
+                self._pump(min(_SLICE, left))
+            self._yield()
+
+    # --- the inside; everything below is called with the lock held, unless it says otherwise ---------------------
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Take the lock; a thread that waits inside the driver meanwhile is woken to make room."""
+        if not self._lock.acquire(blocking=False):
+            self._waiting += 1
+            try:
+                self.driver.wake()
+                self._lock.acquire()
+            finally:
+                self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _yield(self) -> None:
+        """Called without the lock, between two rounds of waiting: locks are not fair, so let others in."""
+        if self._waiting:
+            time.sleep(0.0002)
+
+    def _check(self) -> None:
+        if self._closing:
+            raise ChannelClosed(f"{self.url} is closed")
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _connect(self, deadline: float) -> None:
+        """Open at first use, waiting for a peer; later only note that the link is down (the window bounds that)."""
+        while not self._opened:
+            left = deadline - self._clock()
+            try:
+                self.driver.open(min(max(left, 0.001), 30.0))
+            except ConnectError as error:
+                if not error.retryable:
+                    raise
+                left = deadline - self._clock()
+                if left <= self._backoff:
+                    raise self._nobody(error) from error
+                pause = self._next_backoff()
+                self._changed.wait(min(pause, left))
+                if self._closing:
+                    raise ChannelClosed(f"{self.url} was closed while it waited for a peer") from error
+            else:
+                self._opened = True
+                self._backoff = _FIRST_BACKOFF
+
+    def _nobody(self, error: ConnectError) -> ConnectTimeout:
+        return ConnectTimeout(f"no answer in time: {error}", url=self.url, endpoint=error.endpoint, retryable=True)
+
+    def _next_backoff(self) -> float:
+        """Exponential back-off with full jitter over its upper half, so that many senders do not come at once."""
+        pause = self._backoff * random.uniform(0.5, 1.0)
+        self._backoff = min(self._backoff * 2, _MAX_BACKOFF)
+        return pause
+
+    def _no_room(self) -> SendTimeout:
+        held = f"{self.window.messages} messages, {self.window.nbytes} bytes"
+        down = f"; the link is down: {self._cause}" if self._broken else ""
+        hint = "read concurrently or raise the bound with window= or window_bytes="
+        return SendTimeout(f"{self.url}: the window is full ({held}){down}; {hint}", url=self.url, retryable=True)
+
+    def _push(self) -> None:
+        """Submit whatever waits, in order."""
+        if self._broken or not self._opened or self._fatal is not None:
+            return
+        try:
+            while (flight := self.window.next_flight()) is not None:
+                self.driver.submit(*flight)
+        except TransportError as error:
+            self._break(error)
+
+    def _pump(self, timeout: float) -> None:
+        if self._fatal is not None or self._closed:
+            return
+        if not self._opened:
+            self._changed.wait(timeout)
+            return
+        if self._broken and not self._reopen(timeout):
+            return
+        self._push()
+        if self._broken:
+            return
+        try:
+            outcomes = self.driver.outcomes(timeout)
+        except TransportError as error:
+            self._break(error)
+            return
+        self._last_pump = self._clock()
+        if outcomes:
+            self.window.apply(outcomes)
+            if self.window.waiting:
+                self._push()
+            self._changed.notify_all()
+
+    def _break(self, error: TransportError) -> None:
+        self._cause = error
+        if not error.retryable:
+            self._fatal = error
+            self.window.abandon(error)
+            self._changed.notify_all()
+            return
+        if not self._broken:
+            log.warning("%s: the link broke: %s", self.url, error)
+        self._broken = True
+        self._retry_at = self._clock() + self._next_backoff()
+
+    def _reopen(self, timeout: float) -> bool:
+        wait = self._retry_at - self._clock()
+        if wait > 0:
+            if timeout > 0:
+                self._changed.wait(min(wait, timeout))
+            if self._clock() < self._retry_at or self._closed:
+                return False
+        try:
+            self.driver.open(max(timeout, 1.0))
+        except TransportError as error:
+            self._break(error)
+            return False
+        self._broken = False
+        self._backoff = _FIRST_BACKOFF
+        self.reconnects += 1
+        log.info("%s: connected again", self.url)
+        return True
+
+    # --- the backstop --------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Called without the lock: start the backstop if the link needs looking after from now on."""
+        if self._backstop is None and (self.window.messages or self.driver.idle_interval < math.inf):
+            with self._lock:
+                if self._backstop is None and not self._closing:
+                    self._backstop = threading.Thread(
+                        target=self._look_after, name=f"simlink-send-{self.url}", daemon=True
+                    )
+                    self._backstop.start()
+
+    def _look_after(self) -> None:
+        while True:
+            idle = self.driver.idle_interval
+            busy = self.window.messages > 0 or self._broken
+            if self._stop.wait(_BUSY_TICK if busy else min(idle, 60.0)):
+                return
+            if self._clock() - self._last_pump < _BUSY_TICK / 2 or not self._lock.acquire(blocking=False):
+                continue
+            try:
+                self._pump(0.0)
+            except Exception as error:
+                # A defect in a driver must reach the caller, not end this thread in silence.
+                self._fatal = error if isinstance(error, TransportError) else _wrap(error, self.url)
+                self.window.abandon(self._fatal)
+                self._changed.notify_all()
+            finally:
+                self._lock.release()
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def reachable(self) -> bool:
+        """Whether the peer is there, as far as is known."""
+        return self._opened and not self._broken and self._fatal is None
+
+    def close(self, timeout: float) -> int:
+        """Wait until everything is resolved, at most ``timeout`` seconds, then release the driver.
+
+        Without a peer it does not wait. Returns how many messages stayed unresolved. Idempotent.
+        """
+        if self._closed:
+            return self.window.messages
+        deadline = self._clock() + timeout
+        with self._entered():
+            self._closing = True
+            self._changed.notify_all()
+        if self._opened:
+            # A link that broke gets one more chance to come back; after that nobody is there to wait for.
+            grace = min(deadline, self._clock() + 1.0)
+            self.wait_resolved(timeout, give_up=lambda: self._broken and self._clock() > grace)
+        self._stop.set()
+        if self._backstop is not None:
+            self._backstop.join(5.0)
+        with self._entered():
+            if self._closed:
+                return self.window.messages
+            left = self.window.messages
+            try:
+                if self._opened:
+                    self.driver.close(max(0.0, deadline - self._clock()))
+                    if not self._broken and self._fatal is None:
+                        self._last_words()
+                else:
+                    self.driver.close(0.0)
+            finally:
+                self._closed = True
+                left = self.window.messages
+                self.window.abandon(self._cause)
+                self._changed.notify_all()
+        return left
+
+    def _last_words(self) -> None:
+        """Outcomes that the driver learned while it closed."""
+        try:
+            self.window.apply(self.driver.outcomes(0.0))
+        except TransportError as error:
+            self._cause = error
+
+    def stats(self) -> dict[str, Any]:
+        """Depths and counts; see `Channel.stats`."""
+        return {
+            **self.window.totals.as_dict(),
+            "in_flight": self.window.messages,
+            "in_flight_bytes": self.window.nbytes,
+            "unconfirmed": self.window.unconfirmed,
+            "reconnects": self.reconnects,
+            "connected": self.reachable(),
+            "driver": dict(self.driver.stats()),
+        }
+
+
+def _wrap(error: Exception, url: str) -> SendError:
+    wrapped = SendError(f"{url}: the transport failed: {error!r}", url=url)
+    wrapped.__cause__ = error
+    return wrapped

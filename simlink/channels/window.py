@@ -1,0 +1,296 @@
+"""What was sent and is not yet resolved: the window of a sender, pure bookkeeping without I/O.
+
+Every submission to a driver has a position, dense per driver. The window maps positions back to the rows of the batch
+that was sent, applies outcomes to them, and keeps what must be submitted again in its original order. One bound, in
+messages and in bytes, covers all that is unresolved: unconfirmed, and on brokerless transports accepted-unsettled too.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import count
+
+from simlink.channels.driver import Outcome, OutcomeKind
+from simlink.message import Batch
+
+__all__ = ["Entry", "State", "Totals", "Window"]
+
+
+class State(enum.IntEnum):
+    """Where a sent message stands."""
+
+    PENDING = 0
+    CONFIRMED = 1
+    FAILED = 2
+    UNKNOWN = 3
+    SETTLED = 4
+    REJECTED = 5
+
+
+_KINDS = {
+    OutcomeKind.CONFIRMED: State.CONFIRMED,
+    OutcomeKind.FAILED: State.FAILED,
+    OutcomeKind.UNKNOWN: State.UNKNOWN,
+    OutcomeKind.SETTLED: State.SETTLED,
+    OutcomeKind.REJECTED: State.REJECTED,
+}
+
+
+class Totals:
+    """Running counts of messages; ``resent`` counts submissions after an ambiguous outcome."""
+
+    __slots__ = ("bytes", "confirmed", "failed", "rejected", "resent", "returned", "sent", "settled", "unknown")
+
+    def __init__(self) -> None:
+        self.sent = self.bytes = 0
+        self.confirmed = self.failed = self.unknown = 0
+        self.settled = self.rejected = 0
+        self.resent = self.returned = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Entry:
+    """One sent batch and what became of its rows.
+
+    ``pending`` counts the rows whose receipt is open, ``unresolved`` those that the window still holds.
+    """
+
+    __slots__ = ("batch", "counts", "error", "marks", "missed", "order", "pending", "totals", "unresolved")
+
+    def __init__(self, batch: Batch, order: int, totals: Totals) -> None:
+        self.batch = batch
+        self.order = order
+        self.totals = totals
+        self.counts = [len(batch), 0, 0, 0, 0, 0]
+        self.marks: bytearray | None = None
+        self.pending = len(batch)
+        self.unresolved = len(batch)
+        self.error: Exception | None = None
+        self.missed: tuple[str, ...] = ()
+
+
+class _Flight:
+    """The rows ``row … row + count - 1`` of an entry, submitted at ``position``."""
+
+    __slots__ = ("ambiguous", "count", "entry", "live", "position", "row")
+
+    def __init__(self, position: int, entry: Entry, row: int, size: int, *, ambiguous: bool = False) -> None:
+        self.position = position
+        self.entry = entry
+        self.row = row
+        self.count = size
+        self.live = size
+        self.ambiguous = ambiguous
+
+
+class Window:
+    """Args:
+    retains: whether a confirmed message stays until it is settled (brokerless).
+    """
+
+    def __init__(self, *, max_messages: int, max_bytes: int, retains: bool) -> None:
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.retains = retains
+        self.messages = 0
+        self.nbytes = 0
+        self.unconfirmed = 0
+        self.totals = Totals()
+        self.next_position = 0
+        self._order = 0
+        self._firsts: list[int] = []
+        self._flights: list[_Flight] = []
+        self._head = 0
+        self._returned: list[tuple[int, int, int, _Flight]] = []
+        self._tie = count()
+
+    # --- going out ----------------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many messages may be added now. By bytes one more batch fits while the bound is not reached."""
+        if self.messages and self.nbytes >= self.max_bytes:
+            return 0
+        return max(0, self.max_messages - self.messages)
+
+    def add(self, batch: Batch, totals: Totals | None = None) -> Entry:
+        """Take a batch in; submit it with `next_flight`. ``totals`` receives its counts besides the window's own."""
+        entry = Entry(batch, self._order, totals or self.totals)
+        self._order += len(batch)
+        self.messages += len(batch)
+        self.nbytes += batch.nbytes
+        self.unconfirmed += len(batch)
+        for books in self._books(entry):
+            books.sent += len(batch)
+            books.bytes += batch.nbytes
+        heapq.heappush(self._returned, (entry.order, 0, next(self._tie), _Flight(-1, entry, 0, len(batch))))
+        return entry
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is to be submitted: new, or returned by the driver."""
+        return bool(self._returned)
+
+    def next_flight(self) -> tuple[Batch, int] | None:
+        """The next batch to submit and its position, in the original order; None when there is none."""
+        if not self._returned:
+            return None
+        flight = heapq.heappop(self._returned)[3]
+        entry = flight.entry
+        if flight.ambiguous:
+            for books in self._books(entry):
+                books.resent += flight.count
+        position = self.next_position
+        self.next_position += flight.count
+        self._flights.append(_Flight(position, entry, flight.row, flight.count))
+        self._firsts.append(position)
+        whole = flight.count == len(entry.batch)
+        return (entry.batch if whole else entry.batch[flight.row : flight.row + flight.count]), position
+
+    def low(self) -> int | None:
+        """The lowest sequence that may still be resent, of the oldest entry in flight; None when nothing is."""
+        oldest: Entry | None = None
+        for flight in self._flights[self._head :]:
+            if oldest is None or flight.entry.order < oldest.order:
+                oldest = flight.entry
+        for _, _, _, flight in self._returned:
+            if oldest is None or flight.entry.order < oldest.order:
+                oldest = flight.entry
+        if oldest is None:
+            return None
+        sequence = oldest.batch.sequences[0]
+        return None if sequence is None else int(sequence)
+
+    # --- coming back --------------------------------------------------------------------------------------------
+
+    def apply(self, outcomes: Iterable[Outcome]) -> None:
+        """Book what the driver reported. Positions that are already resolved are passed over."""
+        for outcome in outcomes:
+            at = max(bisect_right(self._firsts, outcome.first, lo=self._head) - 1, self._head)
+            while at < len(self._flights) and self._flights[at].position < outcome.stop:
+                flight = self._flights[at]
+                begin = max(outcome.first - flight.position, 0)
+                stop = min(outcome.stop - flight.position, flight.count)
+                if begin < stop and flight.live:
+                    if outcome.kind is OutcomeKind.RETURNED:
+                        self._give_back(flight, begin, stop, ambiguous=outcome.ambiguous)
+                    else:
+                        self._mark(flight, begin, stop, outcome)
+                at += 1
+        self._drop_resolved()
+
+    def abandon(self, error: Exception | None) -> None:
+        """Close the books: what was handed over and is open is unknown, what was not is failed."""
+        for flight in self._flights[self._head :]:
+            if flight.live:
+                self._mark(
+                    flight, 0, flight.count, Outcome(OutcomeKind.UNKNOWN, 0, 0, error=error), only=(State.PENDING,)
+                )
+        for _, _, _, flight in self._returned:
+            # A message that was out before and came back as surely not there has failed; otherwise nobody knows.
+            kind = OutcomeKind.UNKNOWN if flight.ambiguous else OutcomeKind.FAILED
+            self._mark(flight, 0, flight.count, Outcome(kind, 0, 0, error=error), only=(State.PENDING,))
+        self._returned.clear()
+
+    def _mark(
+        self, flight: _Flight, begin: int, stop: int, outcome: Outcome, only: tuple[State, ...] | None = None
+    ) -> None:
+        entry, new = flight.entry, _KINDS[outcome.kind]
+        if outcome.error is not None and new in {State.FAILED, State.UNKNOWN}:
+            entry.error = outcome.error
+        if outcome.missed:
+            entry.missed = tuple(dict.fromkeys(entry.missed + outcome.missed))
+        for old, first, end in _runs(entry, flight.row + begin, flight.row + stop):
+            if not _allowed(old, new) or (only is not None and old not in only):
+                continue
+            rows = end - first
+            if rows < len(entry.batch) and entry.marks is None:
+                entry.marks = bytearray([old]) * len(entry.batch)
+            if entry.marks is not None:
+                entry.marks[first:end] = bytes([new]) * rows
+            entry.counts[old] -= rows
+            entry.counts[new] += rows
+            self._book(flight, old, new, first, end)
+
+    def _book(self, flight: _Flight, old: State, new: State, first: int, end: int) -> None:
+        entry, rows = flight.entry, end - first
+        for books in self._books(entry):
+            if new is State.CONFIRMED or (new in {State.SETTLED, State.REJECTED} and old is not State.CONFIRMED):
+                books.confirmed += rows
+            if new is State.FAILED:
+                books.failed += rows
+            elif new is State.UNKNOWN:
+                books.unknown += rows
+            elif new is State.SETTLED:
+                books.settled += rows
+            elif new is State.REJECTED:
+                books.rejected += rows
+            if old is State.UNKNOWN:
+                books.unknown -= rows
+        if old is State.PENDING:
+            self.unconfirmed -= rows
+            entry.pending -= rows
+        resolved = new is not State.CONFIRMED or not self.retains
+        if resolved and (old is State.PENDING or (old is State.CONFIRMED and self.retains)):
+            whole = rows == len(entry.batch)
+            self.messages -= rows
+            self.nbytes -= entry.batch.nbytes if whole else entry.batch[first:end].nbytes
+            entry.unresolved -= rows
+            # A flight of unknown fate stays findable, so that a late report can still confirm it.
+            if new is not State.UNKNOWN:
+                flight.live -= rows
+        elif old is State.UNKNOWN:
+            flight.live -= rows
+
+    def _give_back(self, flight: _Flight, begin: int, stop: int, *, ambiguous: bool) -> None:
+        entry = flight.entry
+        open_states = {State.PENDING, State.CONFIRMED} if self.retains else {State.PENDING}
+        runs = [(a, b) for state, a, b in _runs(entry, flight.row + begin, flight.row + stop) if state in open_states]
+        for a, b in runs:
+            flight.live -= b - a
+            for books in self._books(entry):
+                books.returned += b - a
+            again = _Flight(-1, entry, a, b - a, ambiguous=ambiguous)
+            heapq.heappush(self._returned, (entry.order + a, 0, next(self._tie), again))
+
+    def _drop_resolved(self) -> None:
+        while self._head < len(self._flights) and not self._flights[self._head].live:
+            self._head += 1
+        if self._head > 64 and self._head * 2 > len(self._flights):
+            del self._flights[: self._head]
+            del self._firsts[: self._head]
+            self._head = 0
+
+    def _books(self, entry: Entry) -> tuple[Totals, ...]:
+        return (self.totals,) if entry.totals is self.totals else (self.totals, entry.totals)
+
+
+def _allowed(old: State, new: State) -> bool:
+    """Pending becomes anything; unknown may yet be confirmed; accepted may be settled or rejected."""
+    if old is State.PENDING:
+        return True
+    if old is State.UNKNOWN:
+        return new in {State.CONFIRMED, State.SETTLED, State.REJECTED}
+    return old is State.CONFIRMED and new in {State.SETTLED, State.REJECTED}
+
+
+def _runs(entry: Entry, first: int, stop: int) -> list[tuple[State, int, int]]:
+    """The rows ``first … stop - 1`` as runs that are in one state."""
+    marks = entry.marks
+    if marks is None:
+        return [(State(next((i for i, n in enumerate(entry.counts) if n), 0)), first, stop)]
+    state = marks[first]
+    if marks.count(state, first, stop) == stop - first:
+        return [(State(state), first, stop)]
+    runs: list[tuple[State, int, int]] = []
+    start = first
+    for row in range(first + 1, stop):
+        if marks[row] != state:
+            runs.append((State(state), start, row))
+            start, state = row, marks[row]
+    runs.append((State(state), start, stop))
+    return runs
