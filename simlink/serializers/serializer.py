@@ -51,8 +51,7 @@ class Serializer(ABC):
             try:
                 out.append(self.dumps(value))
             except EncodeError as error:
-                error.row = row
-                raise
+                raise EncodeError(f"row {row}: {error}", row=row) from error
         return out
 
     def loads_many(self, bodies: Sequence[bytes]) -> list[Any]:

@@ -1,0 +1,167 @@
+"""JSON through msgspec: any JSON value, and blocks of columns without a dict in between.
+
+What JSON cannot hold is refused, never approximated: NaN and infinity (many encoders write ``null``), bytes (msgspec
+alone would write base64 text), keys that are not text, lone surrogates. Integers of any size are written and read
+exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from math import isfinite
+from typing import Any, ClassVar
+
+import msgspec
+
+from simlink.block import Block
+from simlink.errors import ConfigError, DecodeError, EncodeError
+from simlink.serializers.json_cells import block_bodies
+from simlink.serializers.json_check import check, foreign
+from simlink.serializers.serializer import Serializer
+
+__all__ = ["Json"]
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_TEXT = frozenset({str})
+_REFUSED = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError)
+
+
+class Json(Serializer):
+    """Values ↔ JSON (RFC 8259), UTF-8, without white space, keys in the value's own order.
+
+    Besides dict, list, str, int, float, bool and None, ``dumps`` takes dataclasses, msgspec Structs, attrs objects,
+    tuples and sets (written as lists), NumPy scalars and arrays, datetime, date, time and timedelta (ISO 8601 text),
+    UUID and Decimal (text) and enum members (their value). These come back from ``loads`` as the plain JSON value,
+    unless ``type`` says what to make of it. Where a key stands twice in an object the last one counts.
+
+    Args:
+        type: what ``loads`` returns: a msgspec Struct, a dataclass, a TypedDict, ``list[int]`` …; anything that msgspec
+            can decode into. A body that does not fit is a DecodeError. Default: plain dicts, lists and scalars.
+
+    Raises:
+        ConfigError: msgspec cannot decode into ``type``.
+    """
+
+    content_type: ClassVar[str] = "application/json"
+
+    def __init__(self, *, type: Any = Any) -> None:
+        try:
+            self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(type)
+        except (TypeError, NameError) as error:
+            raise ConfigError(f"Json(type={type!r}): {error}") from error
+        self._type = type
+        encoder = msgspec.json.Encoder(enc_hook=foreign)
+        self._encode = encoder.encode
+
+    def __repr__(self) -> str:
+        return "Json()" if self._type is Any else f"Json(type={getattr(self._type, '__name__', self._type)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The codec objects do not pickle; a worker process makes its own.
+        return (_make, (self._type,))
+
+    def dumps(self, value: Any) -> bytes:
+        # One pass over a flat record finds everything that msgspec would change in silence. Exact type tests in this
+        # order are the fastest that Python has; anything unusual goes the careful way.
+        if type(value) is dict:
+            for key, cell in value.items():
+                kind = type(cell)
+                if type(key) is not str:
+                    break
+                if kind is str or kind is int or cell is None or kind is bool:
+                    continue
+                # x - x is 0 for every finite float, NaN for NaN and the infinities.
+                if kind is not float or cell - cell != 0.0:
+                    break
+            else:
+                try:
+                    return self._encode(value)
+                except _REFUSED as error:
+                    raise self._refusal(value, error) from error
+        return self._careful(value)
+
+    def loads(self, body: bytes) -> Any:
+        try:
+            return self._decoder.decode(body)
+        except (ValueError, RecursionError) as error:
+            raise DecodeError(f"not JSON: {error}", body=bytes(body)) from error
+
+    def dumps_many(self, values: Block | Sequence[Any]) -> list[bytes]:
+        if isinstance(values, Block):
+            try:
+                return block_bodies(values, self._encode)
+            except _REFUSED as error:
+                # Rare, so it may be slow: the row loop finds the first row that is at fault.
+                super().dumps_many(values)
+                raise EncodeError(f"{values!r}: {error}") from error
+        if _plain(values):
+            try:
+                return list(map(self._encode, values))
+            except _REFUSED:
+                pass
+        return super().dumps_many(values)
+
+    def loads_many(self, bodies: Sequence[bytes]) -> list[Any]:
+        # Decoding all lines at once is faster than one by one, but the line reader ignores where lines end: "[1,",
+        # "2]" and "3 4" are three values to it. Where every body begins with { and ends with } and no other newline is
+        # there, a body that is cut short cannot be completed by the next one ("}" is never followed by "{"), and one
+        # that holds two values makes the count wrong.
+        n = len(bodies)
+        if n > 1:
+            joined = b"\n".join(bodies)
+            if (
+                joined.startswith(b"{")
+                and joined.endswith(b"}")
+                and joined.count(b"}\n{") == n - 1
+                and joined.count(b"\n") == n - 1
+            ):
+                try:
+                    values = self._decoder.decode_lines(joined)
+                except (ValueError, RecursionError):
+                    pass
+                else:
+                    if len(values) == n:
+                        return values
+        return super().loads_many(bodies)
+
+    def _careful(self, value: Any) -> bytes:
+        try:
+            check(value)
+            return self._encode(value)
+        except EncodeError:
+            raise
+        except _REFUSED as error:
+            raise self._refusal(value, error) from error
+
+    def _refusal(self, value: Any, error: Exception) -> EncodeError:
+        """What to say when the encoder refused: which part of the value it was."""
+        if isinstance(error, RecursionError):
+            return EncodeError(f"{type(value).__name__} is nested too deeply, or contains itself")
+        if isinstance(value, dict):
+            for key, cell in value.items():
+                for where, part in ((f"key {key!r}", key), (str(key), cell)):
+                    try:
+                        self._encode(part)
+                    except _REFUSED as cause:
+                        return EncodeError(f"{where}: {type(part).__name__} cannot be written as JSON: {cause}")
+        return EncodeError(f"{type(value).__name__} cannot be written as JSON: {error}")
+
+
+def _make(type: Any) -> Json:
+    return Json(type=type)
+
+
+def _plain(values: Sequence[Any]) -> bool:
+    """Whether all are flat dicts, or scalars, that msgspec writes as they are. Runs in C but for the floats."""
+    kinds = set(map(type, values))
+    if kinds == {dict}:
+        if not _TEXT.issuperset(map(type, chain.from_iterable(values))):
+            return False
+        cells = list(chain.from_iterable(map(dict.values, values)))
+        kinds = set(map(type, cells))
+    else:
+        cells = list(values)
+    return kinds <= _SCALARS and (
+        float not in kinds or all(map(isfinite, [cell for cell in cells if type(cell) is float]))
+    )
