@@ -143,6 +143,7 @@ class Batch:
     __slots__ = (
         "_decode",
         "_nbytes",
+        "_settle",
         "_values",
         "bodies",
         "content_types",
@@ -175,6 +176,7 @@ class Batch:
         self.timestamps: Sequence[int | None] = Same(None, n) if timestamps is None else timestamps
         self._decode = decode
         self._values: list[Any] | None = None
+        self._settle: Callable[[Verdict], bool] | None = None
         self._nbytes = -1
 
     @classmethod
@@ -290,6 +292,23 @@ class Batch:
                 raise StateError("this batch has no decoder; read .bodies")
             self._values = self._decode(self.bodies)
         return self._values
+
+    def ack(self) -> bool:
+        """Of a batch from a receiver: acknowledge all of it. False where the hold was lost meanwhile."""
+        return self._say(Verdict.ACK)
+
+    def nack(self) -> bool:
+        """Of a batch from a receiver: hand all of it out again after a back-off."""
+        return self._say(Verdict.NACK)
+
+    def reject(self) -> bool:
+        """Of a batch from a receiver: refuse all of it for good."""
+        return self._say(Verdict.REJECT)
+
+    def _say(self, verdict: Verdict) -> bool:
+        if self._settle is None:
+            raise StateError("this batch does not come from a receiver")
+        return self._settle(verdict)
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} messages, {self.nbytes} bytes)"

@@ -72,6 +72,10 @@ class Receipt:
         """Brokerless: how many the receiving application has acknowledged or rejected."""
         return self._entry.counts[State.SETTLED] + self._entry.counts[State.REJECTED]
 
+    def failed_rows(self) -> list[int]:
+        """The rows of the batch that are surely not there."""
+        return self._entry.rows_in(State.FAILED)
+
     @property
     def error(self) -> Exception | None:
         """Why, where something failed or is unknown."""

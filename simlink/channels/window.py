@@ -73,6 +73,12 @@ class Entry:
         self.error: Exception | None = None
         self.missed: tuple[str, ...] = ()
 
+    def rows_in(self, state: State) -> list[int]:
+        """The rows that are in one state."""
+        if self.marks is None:
+            return list(range(len(self.batch))) if self.counts[state] else []
+        return [row for row, mark in enumerate(self.marks) if mark == state]
+
 
 class _Flight:
     """The rows ``row … row + count - 1`` of an entry, submitted at ``position``."""

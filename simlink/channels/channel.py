@@ -1,0 +1,466 @@
+"""Channel: one destination at one URL. Concrete; every transport has the same one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from simlink.block import Block
+from simlink.channels.driver import Capabilities, Mode, Order, ReceiverOptions
+from simlink.channels.receipt import Receipt
+from simlink.channels.registry import driver_class
+from simlink.channels.sender import Sender
+from simlink.channels.url import Option, convert_options, did_you_mean, parse_url
+from simlink.channels.window import Entry, Totals, Window
+from simlink.errors import ChannelClosed, ConfigError, ForkError, InvalidURL, NotSupported, SendError, SendTimeout
+from simlink.message import EMPTY_HEADERS, Batch, Key, Message, Same, encode_key
+from simlink.serializers.serializer import Serializer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from simlink.channels.driver import Driver
+    from simlink.channels.receiver import Receiver
+
+__all__ = ["Channel", "queue", "topic"]
+
+V = TypeVar("V")
+
+_OPTIONS: Mapping[str, Option] = {
+    "window": Option(int, 65_536, "how many messages may be unresolved at once", minimum=1),
+    "window_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes of bodies and keys", minimum=1),
+    "max_message_bytes": Option(int, None, "the largest body that may be sent; none of our own by default", minimum=1),
+    "close_timeout": Option(float, 30.0, "seconds that leaving the `with` block may take to drain", minimum=0),
+}
+
+
+class Channel:
+    """One destination at one URL: a queue or a topic. Made by `queue` and `topic`; not subclassed.
+
+    A channel is thread-safe. Making and entering one does no I/O; the first send connects and waits for a peer up to
+    its timeout. ``close()`` drains. After a fork it is dead in the child: open a new one there.
+    """
+
+    def __init__(
+        self, url: str, mode: Mode, *, serializer: Serializer | None = None, options: Mapping[str, Any]
+    ) -> None:
+        target = parse_url(url)
+        cls = driver_class(target.scheme)
+        known = {**cls.options, **_OPTIONS}
+        given = {name: value for name, value in options.items() if value is not None}
+        both = sorted(set(given) & set(target.params))
+        if both:
+            raise InvalidURL(f"{target}: {both[0]!r} is given in the URL and in code; give it once")
+        chosen = {name: option.default for name, option in known.items()}
+        chosen |= convert_options(known, target.params, where=str(target), from_url=True)
+        chosen |= convert_options(known, given, where=str(target), from_url=False)
+        if serializer is not None and not isinstance(serializer, Serializer):
+            raise ConfigError(f"serializer is a Serializer such as simlink.Json(), not {serializer!r}")
+        self.mode = mode
+        self.url = str(target)
+        self.name = target.name
+        self._options = {name: chosen.pop(name) for name in _OPTIONS}
+        self._serializer = serializer
+        self._driver: Driver = cls(target, mode=mode, **chosen)
+        self.capabilities: Capabilities = self._driver.capabilities()
+        self._guard = threading.RLock()
+        self._sender: Sender | None = None
+        self._receivers: list[Receiver] = []
+        self._closed = False
+        self._pid = os.getpid()
+        self._producer = secrets.token_bytes(16)
+        self._sequence = 0
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    @property
+    def serializer(self) -> Serializer:
+        """What turns values into bodies and back; `Json` unless another was given."""
+        if self._serializer is None:
+            from simlink.serializers.json import Json
+
+            self._serializer = Json()
+        return self._serializer
+
+    def send(
+        self,
+        value: Any,
+        *,
+        key: Key | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = 30.0,
+        wait: bool = True,
+    ) -> Receipt:
+        """Send one value, or one ready `Message`.
+
+        Args:
+            value: what the serializer takes; a Message is sent as it is (``key`` and ``headers`` are then its own).
+            key: keeps messages of the same key together and in order.
+            headers: text → text.
+            timeout: seconds to wait for a peer, for room in the window and for the confirmation; None waits for ever.
+            wait: False returns at once with a pending receipt.
+
+        Returns:
+            A confirmed receipt (or a pending one with ``wait=False``).
+
+        Raises:
+            EncodeError: the serializer cannot write the value.
+            ConnectTimeout: nobody was there in time. SendTimeout: not confirmed in time; its ``receipt`` may yet be.
+            SendError: refused by the other side. ChannelClosed, ForkError.
+        """
+        if isinstance(value, Message):
+            if key is not None or headers is not None:
+                raise ConfigError("a Message has its own key and headers; give them there")
+            batch = self._stamp(Batch.of([value]), own_identity=value.producer is None)
+        else:
+            batch = self._compose([self.serializer.dumps(value)], [encode_key(key)], headers)
+        deadline = _deadline(timeout)
+        receipt = self._receipt(self.submit(batch, timeout))
+        if wait:
+            self._resolve(receipt, deadline, timeout)
+        return receipt
+
+    def send_many(
+        self,
+        values: Block | Batch | Iterable[Any],
+        *,
+        key: str | Callable[[Any], Key | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = 30.0,
+        wait: bool = True,
+    ) -> Receipt:
+        """Send many values as one batch, or a ready `Batch`; like `send`, and never one round trip per message.
+
+        Args:
+            values: a Block, a Batch (sent as it is), or an iterable of values, which is read to its end.
+            key: the name of the field that is the key, or a function of the value.
+            headers: of every message.
+            timeout: as for `send`, for all of them.
+            wait: False returns at once with a pending receipt.
+
+        Raises:
+            BatchError: some were refused; ``failed`` has the rows. Otherwise as `send`.
+        """
+        deadline = _deadline(timeout)
+        if isinstance(values, Batch):
+            own = isinstance(values.producers, Same) and values.producers.value is None
+            batch = self._stamp(values, own_identity=own)
+        else:
+            rows: Block | Sequence[Any] = values if isinstance(values, Block | list | tuple) else list(values)
+            batch = self._compose(self.serializer.dumps_many(rows), self._keys(rows, key), headers)
+        receipt = self._send_in_parts(batch, deadline)
+        if wait:
+            self._resolve(receipt, deadline, timeout)
+        return receipt
+
+    def _keys(
+        self, values: Block | Sequence[Any], key: str | Callable[[Any], Key | None] | None
+    ) -> Sequence[bytes | None]:
+        if key is None:
+            return Same(None, len(values))
+        from simlink.generators.source import key_column
+
+        return key_column(values, key)
+
+    def _compose(self, bodies: list[bytes], keys: Sequence[bytes | None], headers: Mapping[str, str] | None) -> Batch:
+        n = len(bodies)
+        batch = Batch(
+            bodies,
+            keys=keys,
+            headers=Same(_checked_headers(headers), n),
+            content_types=Same(self.serializer.content_type, n),
+        )
+        return self._stamp(batch, own_identity=True)
+
+    def _stamp(self, batch: Batch, *, own_identity: bool) -> Batch:
+        """Give a batch this channel's identity and the time, where it has none."""
+        n = len(batch)
+        if own_identity:
+            with self._guard:
+                first = self._sequence
+                self._sequence += n
+            batch.producers = Same(self._producer, n)
+            batch.sequences = range(first, first + n)
+        if isinstance(batch.timestamps, Same) and batch.timestamps.value is None:
+            batch.timestamps = Same(time.time_ns() // 1000, n)
+        return batch
+
+    def _send_in_parts(self, batch: Batch, deadline: float | None) -> Receipt:
+        limit = max(1, self._options["window"] // 2)
+        if len(batch) <= limit and batch.nbytes <= self._options["window_bytes"]:
+            return self._receipt(self.submit(batch, _left(deadline)))
+        # One receipt for all: the parts share the marks of an entry that covers the whole batch.
+        from simlink.channels.parts import PartedEntry
+
+        whole = PartedEntry(batch)
+        for part in whole.parts(limit, self._options["window_bytes"] // 2):
+            whole.add(self.submit(part, _left(deadline)))
+        return self._receipt(whole)
+
+    def submit(self, batch: Batch, timeout: float | None, totals: Totals | None = None) -> Entry:
+        """For those who make batches themselves (a run): hand over a stamped batch and return as soon as the window
+        has taken it. Waits up to ``timeout`` seconds for a peer and for room.
+
+        Raises:
+            SendError: a body is larger than ``max_message_bytes``. Otherwise as `send`.
+        """
+        self._check_open()
+        limit = self._options["max_message_bytes"]
+        limits = [x for x in (limit, self.capabilities.max_message_bytes) if x is not None]
+        if limits and batch.nbytes > min(limits):
+            for row, body in enumerate(batch.bodies):
+                if len(body) > min(limits):
+                    raise SendError(
+                        f"{self.url}: message {row} of the batch has {len(body)} bytes, the limit is {min(limits)}",
+                        url=self.url,
+                    )
+        key_limit = self.capabilities.max_key_bytes
+        if key_limit is not None and any(k is not None and len(k) > key_limit for k in batch.keys):
+            raise SendError(f"{self.url}: a key has more than {key_limit} bytes", url=self.url)
+        return self.sender.submit(batch, timeout, totals)
+
+    @property
+    def sender(self) -> Sender:
+        """The sending end, made at first use."""
+        with self._guard:
+            self._check_open()
+            if self._sender is None:
+                window = Window(
+                    max_messages=self._options["window"],
+                    max_bytes=self._options["window_bytes"],
+                    retains=self.capabilities.brokerless,
+                )
+                self._sender = Sender(self._driver.sender(), window, url=self.url)
+            return self._sender
+
+    def _receipt(self, entry: Entry) -> Receipt:
+        sender = self._sender
+        assert sender is not None
+        return Receipt(entry, sender.wait)
+
+    def _resolve(self, receipt: Receipt, deadline: float | None, timeout: float | None) -> None:
+        receipt.wait(_left(deadline))
+        if receipt.pending:
+            raise SendTimeout(
+                f"{self.url}: {receipt.pending} of {len(receipt)} messages not confirmed within {timeout:g} s",
+                url=self.url,
+                receipt=receipt,
+                retryable=True,
+            )
+        if receipt.failed or receipt.unknown:
+            raise _failure(receipt, self.url)
+
+    # --- receiving ----------------------------------------------------------------------------------------------
+
+    def receiver(
+        self,
+        subscription: str | None = None,
+        *,
+        settle: str = "auto",
+        prefetch: int | None = None,
+        start: str | int | datetime | None = None,
+        reset: bool = False,
+        at: str | None = None,
+        idle: float | None = None,
+        overflow: str = "block",
+        settle_timeout: float | None = None,
+        serializer: Serializer | None = None,
+    ) -> Receiver:
+        """A receiving end, unopened: it subscribes when it is entered (``with``), or at its first call.
+
+        Args:
+            subscription: on a topic, the name to share and be remembered under; None is private and starts now.
+            settle: "auto": asking for the next message acknowledges the previous one; "manual": you call
+                ``ack()``, ``nack()`` or ``reject()``.
+            prefetch: how many messages it may hold unsettled; 500 on brokers, 65,536 otherwise.
+            start: "earliest", "new", an offset or a time, where the transport can replay.
+            reset: let ``start`` move a subscription that exists.
+            at: which of several hosts in the URL this process listens on (brokerless).
+            idle: iteration ends after this many quiet seconds; None waits until the receiver is closed.
+            overflow: "block" or "drop", when a topic's subscription is full (memory and brokerless).
+            settle_timeout: take a message back when it was not settled within this many seconds; None never does.
+            serializer: another one than the channel's.
+
+        Raises:
+            ConfigError, NotSupported: an argument that this transport cannot honour.
+        """
+        from simlink.channels.receiver import Receiver
+
+        self._check_open()
+        caps = self.capabilities
+        if settle not in {"auto", "manual"}:
+            raise ConfigError(f"settle is 'auto' or 'manual', not {settle!r}{did_you_mean(settle, ['auto', 'manual'])}")
+        if overflow not in {"block", "drop"}:
+            raise ConfigError(f"overflow is 'block' or 'drop', not {overflow!r}")
+        if subscription is not None and self.mode is Mode.QUEUE:
+            raise ConfigError(f"{self.url} is a queue: it has no subscriptions; use simlink.topic() for those")
+        if (start is not None or reset) and not caps.replay:
+            raise NotSupported(f"{self.url}: start= needs a transport that can replay")
+        if at is not None and not caps.brokerless:
+            raise NotSupported(f"{self.url}: at= names a host to listen on; this transport has a broker")
+        if overflow == "drop" and (self.mode is Mode.QUEUE or caps.order is Order.DISPATCH):
+            raise NotSupported(f"{self.url}: overflow='drop' is for topics without a broker")
+        if prefetch is None:
+            prefetch = 500 if caps.cross_process and not caps.brokerless else 65_536
+        elif prefetch < 1:
+            raise ConfigError(f"prefetch must be at least 1, not {prefetch}")
+        options = ReceiverOptions(prefetch=prefetch, start=start, reset=reset, at=at, overflow=overflow)
+        receiver = Receiver(
+            self,
+            self._driver.receiver(subscription, options),
+            serializer or self.serializer,
+            subscription=subscription,
+            manual=settle == "manual",
+            prefetch=prefetch,
+            idle=idle,
+            settle_timeout=settle_timeout,
+        )
+        with self._guard:
+            self._receivers = [r for r in self._receivers if not r.closed]
+            self._receivers.append(receiver)
+        return receiver
+
+    # --- the rest -----------------------------------------------------------------------------------------------
+
+    def purge(self, *, timeout: float = 30.0) -> int:
+        """Drop what the destination holds and nobody has in hand; how many messages, -1 where nobody can say."""
+        self._check_open()
+        return self._driver.purge(timeout)
+
+    def delete(self, *, timeout: float = 30.0) -> None:
+        """Remove the destination itself, with its subscriptions and all it holds."""
+        self._check_open()
+        self._driver.delete(timeout)
+
+    def delete_subscription(self, name: str, *, timeout: float = 30.0) -> None:
+        """Forget a named subscription and what it holds."""
+        self._check_open()
+        if self.mode is Mode.QUEUE:
+            raise ConfigError(f"{self.url} is a queue: it has no subscriptions")
+        self._driver.delete_subscription(name, timeout)
+
+    @property
+    def native(self) -> Any:
+        """The client library's own sending object, for what simlink does not cover; None where there is none."""
+        return self.sender.driver.native
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and depths: what was sent and became of it, what is in flight, and the driver's own figures."""
+        sender = self._sender
+        if sender is None:
+            return {**Totals().as_dict(), "in_flight": 0, "in_flight_bytes": 0, "unconfirmed": 0, "connected": False}
+        return sender.stats()
+
+    def close(self, *, timeout: float | None = None) -> int:
+        """Drain and release everything: receivers of this channel first give back what they hold, then what was sent
+        is waited for (brokerless: until it is settled). Idempotent.
+
+        Args:
+            timeout: seconds for all of it; by default the option ``close_timeout`` (30).
+
+        Returns:
+            How many sent messages stayed unresolved.
+        """
+        limit = self._options["close_timeout"] if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        with self._guard:
+            first = not self._closed
+            self._closed = True
+            receivers, self._receivers = self._receivers, []
+            sender = self._sender
+        if self._pid != os.getpid():
+            return 0
+        for receiver in receivers:
+            receiver.close(timeout=max(0.0, deadline - time.monotonic()))
+        left = 0 if sender is None else sender.close(max(0.0, deadline - time.monotonic()))
+        if first:
+            self._driver.release()
+        return left
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkError(f"{self.url} was opened in another process; open a new channel after the fork")
+        if self._closed:
+            raise ChannelClosed(f"{self.url} is closed")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._sender or self._receivers else "unused"
+        return f"<{self.mode.value} {self.url} {state}>"
+
+
+def queue(url: str, *, serializer: Serializer | None = None, **options: Any) -> Channel:
+    """A queue: each message goes to exactly one of its receivers, and is gone once acknowledged.
+
+    Args:
+        url: ``scheme://host:port/name``; what a transport takes besides stands behind ``?``.
+        serializer: values ↔ bytes; `Json()` by default.
+        options: ``window`` (65,536 messages), ``window_bytes`` (16 MiB), ``max_message_bytes``, ``close_timeout``
+            (30 s), and the transport's own. An unknown one is refused.
+
+    Raises:
+        InvalidURL, UnknownScheme, ConfigError, NotSupported, MissingExtra: before any I/O.
+    """
+    return Channel(url, Mode.QUEUE, serializer=serializer, options=options)
+
+
+def topic(url: str, *, serializer: Serializer | None = None, **options: Any) -> Channel:
+    """A topic: each subscription gets every message; receivers of one subscription share it. Otherwise as `queue`."""
+    return Channel(url, Mode.TOPIC, serializer=serializer, options=options)
+
+
+def _checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
+    if not headers:
+        return EMPTY_HEADERS
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigError(f"headers are text → text, not {name!r}: {value!r}")
+        if name.startswith("simlink-"):
+            raise ConfigError(f"the header {name!r} is simlink's own")
+    return dict(headers)
+
+
+def _failure(receipt: Receipt, url: str) -> SendError:
+    why = f": {receipt.error}" if receipt.error is not None else ""
+    count = receipt.failed + receipt.unknown
+    if receipt.unknown:
+        problem: SendError = SendTimeout(
+            f"{url}: {receipt.unknown} of {len(receipt)} messages may or may not be there{why}",
+            url=url,
+            receipt=receipt,
+            retryable=True,
+        )
+    elif len(receipt) == 1:
+        problem = SendError(f"{url}: refused{why}", url=url)
+    else:
+        from simlink.errors import BatchError
+
+        rows = receipt.failed_rows()
+        cause = receipt.error or SendError("refused", url=url)
+        problem = BatchError(
+            f"{url}: {count} of {len(receipt)} messages were refused{why}", failed=dict.fromkeys(rows, cause), url=url
+        )
+    problem.__cause__ = receipt.error
+    return problem
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
