@@ -1,0 +1,1 @@
+"""For tests: the conformance suite, real brokers without containers, the pytest plugin."""
