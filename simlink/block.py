@@ -14,6 +14,7 @@ All of them have ``len()``, slicing, ``take(rows)`` and ``tolist()``; `as_list` 
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,14 +74,21 @@ class Schema:
 
 
 class Pool:
-    """Values that many rows share. ``cache`` is for serializers: what they made of the values, by serializer."""
+    """Values that many rows share.
 
-    __slots__ = ("array", "cache", "values")
+    Attributes:
+        values, array: the values, as a list and as an array of objects.
+        nested: whether some of them are lists or dicts, of which every row must get a copy of its own.
+        cache: for serializers: what they made of the values, by serializer.
+    """
+
+    __slots__ = ("array", "cache", "nested", "values")
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.values: list[Any] = list(values)
-        self.array = np.empty(len(self.values), dtype=object)
-        self.array[:] = self.values
+        # Not array[:] = values: NumPy takes lists of equal length for the rows of a matrix.
+        self.array = np.fromiter(self.values, dtype=object, count=len(self.values))
+        self.nested = any(isinstance(v, list | dict) for v in self.values)
         self.cache: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -107,6 +115,8 @@ class Coded:
 
     def tolist(self) -> list[Any]:
         values: list[Any] = self.pool.array[self.codes].tolist()
+        if self.pool.nested:
+            return [copy.deepcopy(v) for v in values]
         return values
 
 

@@ -1,0 +1,50 @@
+"""The fields of a record: how each column of it is made.
+
+``from simlink import fields``, then ``fields.sequence()``, ``fields.choice(view=80, click=20)`` and so on. Every field
+is a pure function of (seed, path, block, earlier columns): the same seed gives the same values, in any slice and on any
+machine. ``field | function`` maps a whole column, ``field.map(function)`` each value.
+"""
+
+from __future__ import annotations
+
+from simlink.generators.draws import (
+    boolean,
+    choice,
+    constant,
+    integer,
+    lognormal,
+    normal,
+    pool,
+    sequence,
+    uniform,
+    zipf,
+)
+from simlink.generators.fakes import faker
+from simlink.generators.field import Field
+from simlink.generators.nesting import list_ as list  # noqa: A004 – read as fields.list, next to fields.record
+from simlink.generators.nesting import nested as record
+from simlink.generators.relations import ref, when
+from simlink.generators.texts import text, uuid
+from simlink.generators.times import event_time
+
+__all__ = [
+    "Field",
+    "boolean",
+    "choice",
+    "constant",
+    "event_time",
+    "faker",
+    "integer",
+    "list",
+    "lognormal",
+    "normal",
+    "pool",
+    "record",
+    "ref",
+    "sequence",
+    "text",
+    "uniform",
+    "uuid",
+    "when",
+    "zipf",
+]
