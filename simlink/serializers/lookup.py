@@ -96,41 +96,6 @@ def _make(name: str, record: Any) -> Serializer:
     return Protobuf(record)
 
 
-_MEDIA_TYPES.get(media_type, "json" if media_type.endswith("+json") else None)
-    if name is None and media_type.startswith("text/"):
-        name = "text"
-    if name is None or (name == "protobuf" and record is None):
-        return None
-    return _make(name, record)
-
-
-def _json(record: Any) -> Serializer:
-    from simlink.serializers.json import Json
-
-    return Json()
-
-
-def _text(record: Any) -> Serializer:
-    from simlink.serializers.text import Text
-
-    return Text()
-
-
-def _bytes(record: Any) -> Serializer:
-    from simlink.serializers.raw import Bytes
-
-    return Bytes()
-
-
-def _protobuf(record: Any) -> Serializer:
-    from simlink.serializers.protobuf import Protobuf
-
-    if record is None:
-        raise ConfigError(f"protobuf cannot be read or written without knowing the fields: {_NEEDS_TYPE}")
-    return Protobuf(record)
-
-
-_MAKERS: dict[str, Callable[[Any], Serializer]] = {"json": _json, "protobuf": _protobuf, "text": _text, "bytes": _bytes}
 _MEDIA_TYPES = {
     "application/json": "json",
     "application/protobuf": "protobuf",
