@@ -336,7 +336,7 @@ class Hand:
     The receiver makes one for every batch it hands out; a Delivery is a row of it. ``settle`` tells the receiver.
     """
 
-    __slots__ = ("attempts", "batch", "marks", "on_settle", "open")
+    __slots__ = ("attempts", "batch", "marks", "on_settle", "open", "taken_back")
 
     def __init__(self, batch: Batch, attempts: Sequence[int], on_settle: Callable[[Hand, int, Verdict], bool]) -> None:
         self.batch = batch
@@ -344,12 +344,16 @@ class Hand:
         self.marks = bytearray(len(batch))
         self.open = len(batch)
         self.on_settle = on_settle
+        # The receiver took back what was open; a verdict comes too late then, and is no contradiction.
+        self.taken_back = False
 
     def settle(self, row: int, verdict: Verdict) -> bool:
         mark = self.marks[row]
         if mark:
-            if mark == verdict:
+            if mark == verdict and not self.taken_back:
                 return True
+            if self.taken_back:
+                return self.on_settle(self, row, verdict)
             raise AlreadySettled(f"this delivery was settled before, by {Verdict(mark).name.lower()}()")
         return self.on_settle(self, row, verdict)
 

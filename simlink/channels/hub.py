@@ -21,6 +21,9 @@ from typing import Any
 from simlink.channels.driver import Incoming, Lease, Mode, Settlement
 from simlink.message import Batch, Same, Verdict
 
+_TURN = 0.02
+"""Seconds that a reader steps aside for one that waits."""
+
 __all__ = ["Hub", "Origin", "Reader", "Subscription"]
 
 
@@ -148,6 +151,9 @@ class Subscription:
         self.next_offset = 0
         self.dropped = 0
         self.stale = 0
+        self._waiting = 0
+        self._aside = 0
+        self._served: Reader | None = None
         self._fresh: deque[Segment] = deque()
         self._first: list[tuple[int, Segment]] = []  # a heap by offset: given back, due again, or no longer held back
         self._delayed: list[tuple[float, int, Segment]] = []  # a heap by due time: nacked, one row each
@@ -203,6 +209,7 @@ class Subscription:
 
     def receive(self, reader: Reader, limit: int, timeout: float) -> list[Incoming]:
         deadline = self.hub.clock() + timeout
+        yielded = False
         with self.hub.changed:
             while True:
                 now = self.hub.clock()
@@ -210,8 +217,18 @@ class Subscription:
                 # A full reader still gets one message: a prefetch of 1 with one in hand would wait for ever.
                 room = min(limit, max(reader.capacity - reader.holding, 0 if reader.holding else 1))
                 if room > 0 and not reader.closed:
-                    out = self._hand_out(reader, room)
+                    if self._waiting and self._served is reader and not yielded:
+                        # Somebody waits and this reader had the last turn; locks are not fair, so step aside once.
+                        yielded = True
+                        self._aside += 1
+                        self.hub.changed.wait_for(lambda: self._served is not reader or reader.closed, _TURN)
+                        self._aside -= 1
+                        continue
+                    out = self._hand_out(reader, min(room, self._share()))
                     if out:
+                        self._served = reader
+                        if self._aside:
+                            self.hub.changed.notify_all()
                         return out
                 if reader.woken or reader.closed or now >= deadline:
                     reader.woken = False
@@ -219,7 +236,16 @@ class Subscription:
                 wait = deadline - now
                 if self._delayed:
                     wait = min(wait, max(self._delayed[0][0] - now, 0.0))
+                self._waiting += 1
                 self.hub.changed.wait(min(wait, self.hub.poll))
+                self._waiting -= 1
+
+    def _share(self) -> int:
+        """How many messages one reader may have now: all, or its part while others are waiting for some."""
+        if not self._waiting:
+            return max(self.count, 1)
+        ready = sum(map(len, self._fresh)) + sum(len(segment) for _, segment in self._first)
+        return max(1, -(-ready // (self._waiting + 1)))
 
     def _hand_out(self, reader: Reader, limit: int) -> list[Incoming]:
         careful = len(self.readers) > 1 or bool(self._blocked) or bool(self._owner)

@@ -1,8 +1,8 @@
 """The portable receiving end: what the application holds, and what it said of it.
 
 Messages come from the driver in batches and are decoded a batch at a time in the application's own thread; one
-Delivery a message is only made when the application reads one by one. Verdicts are marks in the `Hand` of a batch;
-they reach the driver in runs. A thread (``simlink-recv-NAME``) sends verdicts and tends the driver while the
+Delivery a message is only made when the application reads one by one. Its verdicts go
+through `Hands`. A thread (``simlink-recv-NAME``) sends verdicts and tends the driver while the
 application is busy with what it holds.
 """
 
@@ -16,10 +16,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from simlink.channels.driver import Incoming, Kept, Lease, ReceiverDriver, Settlement
+from simlink.channels.driver import Incoming, Kept, ReceiverDriver, Settlement
+from simlink.channels.hands import FLUSH_AFTER, Hands, Held
 from simlink.errors import (
     ChannelClosed,
     ConfigError,
@@ -31,7 +31,7 @@ from simlink.errors import (
     StateError,
     TransportError,
 )
-from simlink.message import Batch, Delivery, Hand, Same, Verdict
+from simlink.message import Batch, Delivery, Same, Verdict
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,34 +47,10 @@ log = logging.getLogger("simlink")
 
 _SLICE = 0.5
 _TICK = 0.1
-_FLUSH_AFTER = 0.02
 _FIRST_CHUNK = 256
 _MAX_CHUNK = 4_096
 _SLOW, _QUICK = 0.05, 0.01
-_NACK_FIRST, _NACK_MAX = 0.1, 30.0
 _PATIENCE = 30.0
-
-
-class _Held(Hand):
-    """A hand with the driver's tokens for it."""
-
-    __slots__ = ("adopted", "handed_at", "lease", "sent", "taken_back", "tokens")
-
-    def __init__(self, incoming: Incoming, receiver: Receiver) -> None:
-        super().__init__(incoming.batch, incoming.attempts, receiver._on_settle)  # type: ignore[arg-type]
-        self.tokens = incoming.tokens
-        self.lease = incoming.lease
-        self.sent: bytearray | None = None
-        self.adopted: dict[int, tuple[Lease, int]] | None = None
-        self.handed_at = time.monotonic()
-        self.taken_back = False
-
-    def valid(self, row: int) -> bool:
-        if self.taken_back:
-            return False
-        if self.lease.valid:
-            return True
-        return self.adopted is not None and row in self.adopted and self.adopted[row][0].valid
 
 
 class Receiver:
@@ -111,27 +87,22 @@ class Receiver:
         self._opened = False
         self._stopping = False
         self._io = threading.Lock()
-        self._marks = threading.RLock()
         self._stop = threading.Event()
         self._tender: threading.Thread | None = None
         self._failure: Exception | None = None
         self._down_since = math.inf
         # The hand that is being given out row by row, and the row that the application holds now (-1: none yet).
-        self._hand: _Held | None = None
+        self._hand: Held | None = None
         self._row = -1
         self._flushed_row = 0
         self._whole = False
-        self._queue: deque[_Held] = deque()
-        self._open_hands: dict[int, _Held] = {}
-        self._dirty: dict[int, _Held] = {}
-        self._last_flush = 0.0
+        self._queue: deque[Held] = deque()
+        self._hands = Hands(driver.settle, self._forget)
         self._chunk = _FIRST_CHUNK
         self._dedup: Deduplicator | None = None
         caps = channel.capabilities
         self._dedups = caps.identity and not caps.brokerless and caps.kept is not Kept.IN_PROCESS
-        self._counts = dict.fromkeys(
-            ("received", "redelivered", "duplicates", "acked", "nacked", "rejected", "undecodable", "stale"), 0
-        )
+        self._counts = dict.fromkeys(("received", "redelivered", "duplicates", "undecodable"), 0)
 
     # --- opening and closing ------------------------------------------------------------------------------------
 
@@ -186,7 +157,7 @@ class Receiver:
         self._finish(sys.exception(), timeout)
 
     def _finish(self, error: BaseException | None, timeout: float) -> None:
-        with self._marks:
+        with self._hands.lock:
             if self.closed:
                 return
             self.closed = True
@@ -200,9 +171,10 @@ class Receiver:
         with self._io:
             try:
                 if self._opened:
-                    with self._marks:
+                    with self._hands.lock:
                         self._last_verdict(error)
-                        self._flush()
+                        self._hands.flush()
+                        self._hands.closed = True
             finally:
                 self._driver.close(timeout)
 
@@ -219,8 +191,8 @@ class Receiver:
         if isinstance(error, DecodeError):
             # A body that cannot be read will not be readable next time; the others were not at fault.
             for r, value in enumerate(hand.batch.outcomes[first:], first):
-                if value is error and not hand.marks[r]:
-                    self._mark(hand, r, Verdict.REJECT)
+                if value is error:
+                    self._hands.mark_run(hand, r, r + 1, Verdict.REJECT)
 
     def __enter__(self) -> Self:
         self.open()
@@ -281,7 +253,7 @@ class Receiver:
             raise ConfigError(f"take({n}) is above the receiver's bound of {hard}; read in parts or raise prefetch=")
         self._settle_current()
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        taken: list[tuple[_Held, int, int]] = []
+        taken: list[tuple[Held, int, int]] = []
         values: list[Any] = []
         self._driver.reserve(max(n, self._prefetch))
         try:
@@ -310,42 +282,24 @@ class Receiver:
             raise
         finally:
             self._driver.reserve(self._prefetch)
-        with self._marks:
+        with self._hands.lock:
             for hand, first, stop in taken:
-                self._mark_run(hand, first, stop, Verdict.ACK)
+                self._hands.mark_run(hand, first, stop, Verdict.ACK)
             if self._hand is not None:
                 self._flushed_row = self._row + 1
-            self._flush()
+            self._hands.flush()
         return values
 
-    def _hand_back(self, taken: Sequence[tuple[_Held, int, int]], error: BaseException) -> None:
-        with self._marks:
+    def _hand_back(self, taken: Sequence[tuple[Held, int, int]], error: BaseException) -> None:
+        with self._hands.lock:
             for hand, first, stop in taken:
-                values = hand.batch._values or ()
-                for attempt, run in groupby(range(first, stop), key=lambda r, h=hand: (h.attempts[r], h.marks[r])):  # type: ignore[misc]
-                    rows = list(run)
-                    if not attempt[1]:
-                        self._nack_run(hand, rows[0], rows[-1] + 1, [r for r in rows if values and values[r] is error])
+                for row, value in enumerate((hand.batch._values or ())[first:stop], first):
+                    if value is error:
+                        self._hands.mark_run(hand, row, row + 1, Verdict.REJECT)
+                self._hands.nack_run(hand, first, stop, 0.0)
             if self._hand is not None:
                 self._flushed_row = self._row + 1
-            self._flush()
-
-    def _nack_run(self, hand: _Held, first: int, stop: int, poison: Sequence[int]) -> None:
-        """Hand rows back at once; the poisonous ones among them are rejected."""
-        start = first
-        for row in [*poison, stop]:
-            if row > start:
-                hand.marks[start:row] = bytes([Verdict.NACK]) * (row - start)
-                hand.open -= row - start
-                self._count(Verdict.NACK, row - start)
-                for r in range(start, row):
-                    self._unmark_identity(hand, r)
-                self._send_rows(hand, start, row, Verdict.NACK, 0.0)
-            if row < stop:
-                self._mark(hand, row, Verdict.REJECT)
-            start = row + 1
-        if not hand.open and id(hand) not in self._dirty:
-            self._open_hands.pop(id(hand), None)
+            self._hands.flush()
 
     def __iter__(self) -> Iterator[Delivery]:
         """Deliveries until the receiver is closed or stopped, or ``idle`` quiet seconds have passed."""
@@ -370,10 +324,10 @@ class Receiver:
                     break
                 row += 1
                 self._row = row
-                if not manual and not row & 15 and time.monotonic() - self._last_flush > _FLUSH_AFTER:
-                    with self._marks:
+                if not manual and not row & 15 and time.monotonic() - self._hands.last_flush > FLUSH_AFTER:
+                    with self._hands.lock:
                         self._settle_seen(hand, row)
-                        self._flush()
+                        self._hands.flush()
             if self.closed:
                 return
 
@@ -406,8 +360,8 @@ class Receiver:
 
     # --- the inside ---------------------------------------------------------------------------------------------
 
-    def _settle_rows(self, hand: _Held, first: int, stop: int, verdict: Verdict) -> bool:
-        with self._marks:
+    def _settle_rows(self, hand: Held, first: int, stop: int, verdict: Verdict) -> bool:
+        with self._hands.lock:
             done = [hand.settle(row, verdict) for row in range(first, stop)]
         return all(done)
 
@@ -417,18 +371,18 @@ class Receiver:
         if hand is None or self._manual:
             return
         stop = len(hand.batch) if self._whole else self._row + 1
-        with self._marks:
+        with self._hands.lock:
             self._settle_seen(hand, stop)
             if self._whole:
                 self._row = len(hand.batch) - 1
                 self._whole = False
             self._drop_finished()
-            if time.monotonic() - self._last_flush > _FLUSH_AFTER or self._hand is None:
-                self._flush()
+            if time.monotonic() - self._hands.last_flush > FLUSH_AFTER or self._hand is None:
+                self._hands.flush()
 
-    def _settle_seen(self, hand: _Held, stop: int) -> None:
+    def _settle_seen(self, hand: Held, stop: int) -> None:
         if stop > self._flushed_row:
-            self._mark_run(hand, self._flushed_row, stop, Verdict.ACK)
+            self._hands.mark_run(hand, self._flushed_row, stop, Verdict.ACK)
             self._flushed_row = stop
 
     def _drop_finished(self) -> None:
@@ -436,7 +390,7 @@ class Receiver:
             self._adapt(self._hand)
             self._hand = None
 
-    def _adapt(self, hand: _Held) -> None:
+    def _adapt(self, hand: Held) -> None:
         """Fetch fewer at a time when the application is slow, so that competing receivers share fairly."""
         took = time.monotonic() - hand.handed_at
         if took > _SLOW:
@@ -456,8 +410,8 @@ class Receiver:
 
     def _next_hand(self, deadline: float, *, limit: int, iterating: bool = False) -> bool:
         """Wait for a hand until ``deadline``; False on timeout, when stopped, or idle."""
-        with self._marks:
-            self._flush()
+        with self._hands.lock:
+            self._hands.flush()
         quiet_since = time.monotonic()
         while not self._queue:
             if self._stopping or self.closed:
@@ -519,7 +473,7 @@ class Receiver:
         self._counts["redelivered"] += again
         drop: list[int] = []
         if again:
-            drop += self._adopt(incoming)
+            drop += self._hands.adopt(incoming)
         if self._dedups:
             drop += self._duplicates(incoming, set(drop))
         if drop:
@@ -534,10 +488,7 @@ class Receiver:
                 incoming.lease,
             )
         incoming.batch._decode = self._decode
-        hand = _Held(incoming, self)
-        with self._marks:
-            self._open_hands[id(hand)] = hand
-        self._queue.append(hand)
+        self._queue.append(self._hands.add(incoming))
 
     def _decode(self, bodies: Sequence[bytes]) -> list[Any]:
         values = self._serializer.loads_many(bodies)
@@ -546,32 +497,9 @@ class Receiver:
             self._counts["undecodable"] += bad
         return values
 
-    def _adopt(self, incoming: Incoming) -> list[int]:
-        """Rows that the application still holds under a lost lease: their new tokens are taken over instead of
-        delivering them twice."""
-        with self._marks:
-            lost = [h for h in self._open_hands.values() if not h.lease.valid and h.open and not h.taken_back]
-            if not lost:
-                return []
-            mine: dict[tuple[bytes, int], tuple[_Held, int]] = {}
-            for hand in lost:
-                for row, (producer, sequence) in enumerate(
-                    zip(hand.batch.producers, hand.batch.sequences, strict=True)
-                ):
-                    if producer is not None and sequence is not None and not hand.marks[row]:
-                        mine[producer, int(sequence)] = (hand, row)
-            rows: list[int] = []
-            for row, (producer, sequence) in enumerate(
-                zip(incoming.batch.producers, incoming.batch.sequences, strict=True)
-            ):
-                found = mine.get((producer, int(sequence))) if producer is not None and sequence is not None else None
-                if found is not None:
-                    hand, held_row = found
-                    if hand.adopted is None:
-                        hand.adopted = {}
-                    hand.adopted[held_row] = (incoming.lease, incoming.tokens[row])
-                    rows.append(row)
-            return rows
+    def _forget(self, producer: bytes, sequence: int) -> None:
+        if self._dedup is not None:
+            self._dedup.unmark(producer, [sequence])
 
     def _duplicates(self, incoming: Incoming, adopted: set[int]) -> list[int]:
         """Second copies at another place in the broker's log; they are acknowledged at once."""
@@ -581,8 +509,7 @@ class Receiver:
             self._dedup = Deduplicator()
         batch = incoming.batch
         rows: list[int] = []
-        for producer, run in _by_producer(batch):
-            sequences = batch.sequences if run is None else [batch.sequences[r] for r in run]
+        for producer, run, sequences in _by_producer(batch):
             found = self._dedup.check(producer, sequences)
             if found is not None:
                 for at, duplicate in enumerate(found):
@@ -598,106 +525,18 @@ class Receiver:
             )
         return rows
 
-    # --- verdicts -----------------------------------------------------------------------------------------------
-
-    def _on_settle(self, hand: _Held, row: int, verdict: Verdict) -> bool:
-        """A delivery's own ack, nack or reject, from any thread."""
-        with self._marks:
-            if hand.marks[row]:
-                return hand.marks[row] == verdict
-            if self.closed or not hand.valid(row):
-                self._counts["stale"] += 1
-                return False
-            self._mark(hand, row, verdict)
-            if verdict is not Verdict.ACK or not hand.open or time.monotonic() - self._last_flush > _FLUSH_AFTER:
-                self._flush()
-            return True
-
-    def _mark(self, hand: _Held, row: int, verdict: Verdict) -> None:
-        hand.marks[row] = verdict
-        hand.open -= 1
-        self._count(verdict, 1)
-        if verdict is Verdict.NACK:
-            # Sent at once: its back-off is its own, and it says that the hold is over.
-            wait = min(_NACK_FIRST * 2 ** min(hand.attempts[row] - 1, 20), _NACK_MAX)
-            self._unmark_identity(hand, row)
-            self._send_rows(hand, row, row + 1, verdict, wait)
-        else:
-            self._dirty[id(hand)] = hand
-        if not hand.open and id(hand) not in self._dirty:
-            self._open_hands.pop(id(hand), None)
-
-    def _unmark_identity(self, hand: _Held, row: int) -> None:
-        if self._dedup is not None:
-            producer, sequence = hand.batch.producers[row], hand.batch.sequences[row]
-            if producer is not None and sequence is not None:
-                self._dedup.unmark(producer, [int(sequence)])
-
-    def _mark_run(self, hand: _Held, first: int, stop: int, verdict: Verdict) -> None:
-        if hand.taken_back:
-            return
-        untouched = hand.marks.count(0, first, stop)
-        if untouched == stop - first:
-            hand.marks[first:stop] = bytes([verdict]) * (stop - first)
-        else:
-            for row in range(first, stop):
-                if not hand.marks[row]:
-                    hand.marks[row] = verdict
-        hand.open -= untouched
-        self._count(verdict, untouched)
-        self._dirty[id(hand)] = hand
-
-    def _count(self, verdict: Verdict, n: int) -> None:
-        self._counts["acked" if verdict is Verdict.ACK else "nacked" if verdict is Verdict.NACK else "rejected"] += n
-
-    def _flush(self) -> None:
-        """Give the driver every verdict that it has not got yet. Called with ``_marks`` held."""
-        self._last_flush = time.monotonic()
-        if not self._dirty:
-            return
-        for hand in self._dirty.values():
-            n = len(hand.batch)
-            if hand.sent is None and hand.adopted is None and hand.marks.count(Verdict.ACK) == n:
-                self._send_rows(hand, 0, n, Verdict.ACK, 0.0)
-            else:
-                if hand.sent is None:
-                    hand.sent = bytearray(n)
-                row = 0
-                sent = hand.sent
-                for (mark, was), run in groupby(zip(hand.marks, sent, strict=True)):
-                    length = sum(1 for _ in run)
-                    if mark and not was:
-                        self._send_rows(hand, row, row + length, Verdict(mark), 0.0)
-                    row += length
-            if not hand.open:
-                self._open_hands.pop(id(hand), None)
-        self._dirty.clear()
-
-    def _send_rows(self, hand: _Held, first: int, stop: int, verdict: Verdict, delay: float) -> None:
-        if hand.sent is None and (first, stop) != (0, len(hand.batch)):
-            hand.sent = bytearray(len(hand.batch))
-        if hand.sent is not None:
-            hand.sent[first:stop] = b"\x01" * (stop - first)
-        if hand.adopted:
-            self._driver.settle(
-                [
-                    Settlement(lease, verdict, token, token, delay)
-                    for row in range(first, stop)
-                    for lease, token in (hand.adopted.get(row, (hand.lease, hand.tokens[row])),)
-                ]
-            )
-            return
-        self._driver.settle([Settlement(hand.lease, verdict, hand.tokens[first], hand.tokens[stop - 1], delay)])
-
     # --- the thread ---------------------------------------------------------------------------------------------
 
     def _tend(self) -> None:
         while not self._stop.wait(_TICK):
             try:
-                with self._marks:
+                with self._hands.lock:
                     if self._settle_timeout is not None:
-                        self._take_back(time.monotonic() - self._settle_timeout)
-                    self._flush()
+                        if self._hand is not None and not self._manual:
+                            self._settle_seen(self._hand, max(self._row, 0))
+                        unseen = {id(held) for held in self._queue}
+                        self._hands.take_back(time.monotonic() - self._settle_timeout, unseen)
+                    self._hands.flush()
                 if self._io.acquire(blocking=False):
                     try:
                         if not self.closed:
@@ -713,18 +552,6 @@ class Receiver:
                 log.exception("%s: tending the receiver failed", self.channel.url)
                 self._failure = error
 
-    def _take_back(self, before: float) -> None:
-        waiting = {id(hand) for hand in self._queue}
-        for hand in list(self._open_hands.values()):
-            if hand.handed_at < before and hand.open and id(hand) not in waiting:
-                if hand is self._hand and not self._manual:
-                    self._settle_seen(hand, max(self._row, 0))
-                for row in range(len(hand.batch)):
-                    if not hand.marks[row]:
-                        self._nack_run(hand, row, row + 1, ())
-                hand.taken_back = True
-                self._open_hands.pop(id(hand), None)
-
     # --- to look at ---------------------------------------------------------------------------------------------
 
     @property
@@ -734,9 +561,8 @@ class Receiver:
 
     def stats(self) -> dict[str, Any]:
         """Counts, what is in hand, and the driver's own figures."""
-        with self._marks:
-            in_hand = sum(h.open for h in self._open_hands.values())
-        return {**self._counts, "in_hand": in_hand, "driver": dict(self._driver.stats())}
+        counts = {**self._counts, **self._hands.counts}
+        return {**counts, "in_hand": self._hands.in_hand, "driver": dict(self._driver.stats())}
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open" if self._opened else "unopened"
@@ -744,16 +570,17 @@ class Receiver:
         return f"<receiver of {self.url}{name} {state}, {self._counts['received']} received>"
 
 
-def _by_producer(batch: Batch) -> Iterator[tuple[bytes, list[int] | None]]:
-    """The identified rows by producer; None stands for all rows, in the common case of one producer."""
+def _by_producer(batch: Batch) -> Iterator[tuple[bytes, list[int] | None, Any]]:
+    """The identified rows by producer, with their sequences; None stands for all rows, in the common case of one
+    producer."""
     producers = batch.producers
     if isinstance(producers, Same):
         if producers.value is not None:
-            yield producers.value, None
+            yield producers.value, None, batch.sequences
         return
     runs: dict[bytes, list[int]] = {}
     for row, producer in enumerate(producers):
         if producer is not None and batch.sequences[row] is not None:
             runs.setdefault(producer, []).append(row)
     for producer, rows in runs.items():
-        yield producer, None if len(rows) == len(batch) else rows
+        yield producer, rows, [batch.sequences[row] for row in rows]
