@@ -23,7 +23,7 @@ from simlink.generators.generator import BLOCK_ROWS, Generator
 from simlink.generators.naming import did_you_mean
 from simlink.message import encode_key
 
-__all__ = ["Chunk", "Source", "as_source", "key_column"]
+__all__ = ["Chunk", "Source", "as_source", "field_of", "key_column"]
 
 Chunk: TypeAlias = "Block | list[Any]"
 KeyOf: TypeAlias = "str | Callable[[Any], Any]"
@@ -252,7 +252,7 @@ def key_column(chunk: Chunk, key: KeyOf) -> list[bytes | None]:
         return [encode_key(key(value)) for value in (chunk.rows() if isinstance(chunk, Block) else chunk)]
     if isinstance(chunk, Block):
         return _encoded(_column(chunk.columns, key))
-    return [encode_key(_value(value, key)) for value in chunk]
+    return [encode_key(field_of(value, key)) for value in chunk]
 
 
 def _column(columns: Mapping[str, Column], key: str) -> Column:
@@ -262,7 +262,7 @@ def _column(columns: Mapping[str, Column], key: str) -> Column:
     inner = columns.get(name)
     if dot and isinstance(inner, Struct):
         return _column(inner.columns, rest)
-    raise ConfigError(f"no field {key!r} to take the key from{did_you_mean(key, columns)}")
+    raise ConfigError(f"no field {key!r}{did_you_mean(key, columns)}")
 
 
 def _encoded(column: Column) -> list[bytes | None]:
@@ -292,17 +292,22 @@ def _keys_of(pool: Pool) -> Any:
     return known
 
 
-def _value(value: Any, key: str) -> Any:
+def field_of(value: Any, key: str) -> Any:
+    """A field of one value: an item of a mapping or an attribute of an object; dots go into nested ones.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if isinstance(value, Mapping):
         if key in value:
             return value[key]
         name, dot, rest = key.partition(".")
         if dot and name in value:
-            return _value(value[name], rest)
-        raise ConfigError(f"a record has no field {key!r} to take the key from{did_you_mean(key, map(str, value))}")
+            return field_of(value[name], rest)
+        raise ConfigError(f"a record has no field {key!r}{did_you_mean(key, map(str, value))}")
     name, dot, rest = key.partition(".")
     try:
         inner = getattr(value, name)
     except AttributeError as error:
-        raise ConfigError(f"a {type(value).__name__} has no field {key!r} to take the key from") from error
-    return _value(inner, rest) if dot else inner
+        raise ConfigError(f"a {type(value).__name__} has no field {key!r}") from error
+    return field_of(inner, rest) if dot else inner
