@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -113,7 +113,7 @@ class Replay(Source):
             raise ConfigError(f"replay: say format= of {self.name}: {', '.join(FORMATS)} ({known})")
         return found
 
-    def _batches(self) -> Iterator[Parsed]:
+    def _batches(self) -> Generator[Parsed, None, None]:
         """One pass over the file."""
         if self._path is not None:
             stream = open_file(self._path)
@@ -151,7 +151,7 @@ class Replay(Source):
                 if stop is not None and row >= stop:
                     return
 
-    def _records(self) -> Iterator[list[Any]]:
+    def _records(self) -> Generator[list[Any], None, None]:
         """Runs of records; bad lines are reported between them."""
         with closing(self._batches()) as batches:
             for values, bad in batches:
@@ -185,8 +185,8 @@ class Replay(Source):
             yield from chunk
 
     def arrivals(self, speed: float = 1.0) -> Arrivals:
-        """The recorded schedule: a record is due ``(its time - the first one's) / speed`` seconds after the start, or at
-        once where a record before it is due later. So a negative gap is sent at once (and counted in
+        """The recorded schedule: a record is due ``(its time - the first one's) / speed`` seconds after the start, or
+        at once where a record before it is due later. So a negative gap is sent at once (and counted in
         ``negative_gaps``), and the whole takes as long as it did. The file is read a second time, beside the records.
 
         Times are ISO 8601 text (without a zone: UTC), datetimes, or numbers since 1970 in seconds (below 1e11),
@@ -210,7 +210,7 @@ class Replay(Source):
         """How often time stepped back in the part of the latest `arrivals` that was asked for so far."""
         return 0 if self._schedule is None else self._schedule.negative_gaps
 
-    def _times(self) -> Iterator[list[float]]:
+    def _times(self) -> Generator[list[float], None, None]:
         """The times of the records in seconds, in runs, up to where the records stop."""
         where = self._timestamp
         with closing(self._batches()) as batches:
@@ -274,7 +274,7 @@ class _Tape(Arrivals):
 
     def due(self, start: int, stop: int) -> Seconds:
         if start < self._next:
-            self._times.close()  # type: ignore[attr-defined]  # it is a generator
+            self._times.close()
             self._rewind()
         out: list[float] = []
         while self._next < stop:
