@@ -43,6 +43,8 @@ SETTINGS: Final = {
     "group.min.session.timeout.ms": "100",
     "group.consumer.min.session.timeout.ms": "100",
     "group.consumer.min.heartbeat.interval.ms": "50",
+    # A commit waits for 5 ms by default for others to share its write.
+    "group.coordinator.append.linger.ms": "0",
     # A killed broker may come back only when its old session has expired (9 s by default).
     "broker.session.timeout.ms": "2000",
     "broker.heartbeat.interval.ms": "200",
