@@ -1,0 +1,373 @@
+"""A destination as its receiving process keeps it: the hub, the links of its senders, and the duplicates told apart.
+
+No I/O. Whoever carries the frames calls everything in here from one thread, except `Origin.ready` and what the hub
+calls back, which come from the threads of the readers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from simlink.channels.dedup import Deduplicator
+from simlink.channels.driver import Mode
+from simlink.channels.hub import Hub, Origin
+from simlink.channels.link.receiver import ReceiverLink
+from simlink.channels.link.withdraw import count_an_attempt, drop_moved, give_back_all, held_identities
+from simlink.channels.wire.frames import BatchFrame, FrameError, Heartbeat, Hello, Moved, Void
+from simlink.message import Batch, Same, Verdict
+
+__all__ = ["Destination", "LinkOrigin"]
+
+_FLOOR = 64
+"""A link with nothing granted gets this much while there is room at all, even if others hold more than there is."""
+_MAX_LOST_LINKS = 4096
+
+
+class LinkOrigin(Origin):
+    """An Origin that knows its link and the position of its first row."""
+
+    __slots__ = ("batch", "link", "position")
+
+    def __init__(
+        self,
+        link: ReceiverLink,
+        position: int,
+        batch: Batch,
+        on_settled: Callable[[LinkOrigin, int, int, Verdict], None],
+        ready: Callable[[], bool],
+    ) -> None:
+        super().__init__(partial(on_settled, self), ready)
+        self.link = link
+        self.position = position
+        self.batch = batch
+
+
+class Destination:
+    """One name that is received here.
+
+    Args:
+        name, mode: what senders ask for.
+        max_messages, max_bytes: the bound of each subscription's buffer, held messages included.
+        dead: seconds of silence after which a sender's messages are not handed out before it is heard again.
+        orphan_after: seconds of silence after which they are handed out nevertheless, as a repeated attempt.
+        notify: called, from any thread and under the hub's lock, when something was settled while nobody looked.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mode: Mode,
+        *,
+        max_messages: int = 65_536,
+        max_bytes: int = 16 * 1024 * 1024,
+        dead: float = 5.0,
+        orphan_after: float = 10.0,
+        notify: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.hub = Hub(name, mode, max_messages=max_messages, max_bytes=max_bytes, clock=clock)
+        self.dead = dead
+        self.orphan_after = orphan_after
+        self.dedup = Deduplicator()
+        self.links: dict[bytes, ReceiverLink] = {}
+        self.duplicates = 0
+        self.orphans = 0
+        self._notify = notify
+        self._clock = clock
+        self._settled: deque[tuple[LinkOrigin, int, int, Verdict]] = deque()
+        self._twins: dict[tuple[bytes, int], list[tuple[ReceiverLink, int]]] = {}
+
+    # --- links --------------------------------------------------------------------------------------------------
+
+    def hello(self, hello: Hello) -> ReceiverLink:
+        """The link of a sender, resumed if it is known, new otherwise. Call `pump` and then its `welcome`.
+
+        Raises:
+            FrameError: what it says of itself cannot be.
+        """
+        link = self.links.pop(hello.sender, None)
+        if link is None or hello.incarnation != link.incarnation:
+            if link is not None:
+                self.bye(link)  # its sender does not know of it, so it will never send any of it again
+            link = ReceiverLink(hello.sender)
+            hello = Hello(hello.sender, hello.destination, hello.mode)
+        self.links[hello.sender] = link
+        link.resume(hello)
+        self.heard(link)
+        return link
+
+    def heard(self, link: ReceiverLink) -> None:
+        """Something came from this sender just now."""
+        link.heard = self._clock()
+        if link.blocked:
+            link.blocked = False
+            with self.hub.changed:
+                self.hub.changed.notify_all()
+
+    def lost(self, link: ReceiverLink) -> None:
+        """Its connection is gone. What it left is kept, for it may come back."""
+        link.connected = False
+        link.parked.clear()
+        link.expected = link.accepted
+        if self.links.get(link.sender) is link:
+            if link.gone and link.idle:
+                del self.links[link.sender]
+            elif len(self.links) > _MAX_LOST_LINKS:
+                oldest = next((s for s, known in self.links.items() if not known.connected), None)
+                if oldest is not None:
+                    self.bye(self.links.pop(oldest))
+
+    def bye(self, link: ReceiverLink) -> None:
+        """The sender goes for good: what it left is this receiver's alone."""
+        link.gone = True
+        if link.blocked:
+            link.blocked = False
+            with self.hub.changed:
+                self.hub.changed.notify_all()
+
+    def _ready(self, link: ReceiverLink) -> bool:
+        """Whether what this sender left may be handed out: it was heard lately, or will not be heard again."""
+        if self._clock() - link.heard < self.dead or link.gone or link.orphaned:
+            return True
+        link.blocked = True
+        return False
+
+    def tick(self) -> float:
+        """Take care of silent senders; call at least every `dead` seconds, or after the seconds that it returns."""
+        now = self._clock()
+        wait = self.dead
+        for link in list(self.links.values()):
+            if link.gone and link.idle and not link.connected:
+                del self.links[link.sender]
+            if not link.blocked or link.orphaned:
+                continue
+            left = link.heard + self.orphan_after - now
+            if left > 0:
+                wait = min(wait, left)
+                continue
+            self.orphans += count_an_attempt(self.hub, link)
+            link.orphaned = True
+            link.blocked = False
+            with self.hub.changed:
+                self.hub.changed.notify_all()
+        return wait
+
+    # --- what senders say ---------------------------------------------------------------------------------------
+
+    def batch(self, link: ReceiverLink, frame: BatchFrame) -> None:
+        """Messages came; what finds no room waits in the link.
+
+        Raises:
+            FrameError: out of place or beyond the credit.
+        """
+        link.park(frame)
+        self._unpark(link)
+        for producer, low in frame.lows.items():
+            self.dedup.forget_below(producer, low)
+
+    def void(self, link: ReceiverLink, frame: Void) -> None:
+        """Positions will not come."""
+        link.void(frame)
+        self._unpark(link)
+
+    def moved(self, link: ReceiverLink, frame: Moved) -> None:
+        """Messages were sent elsewhere meanwhile: drop those that nobody was handed."""
+        if any(stop > link.accepted for _, stop in frame.positions):
+            raise FrameError("a position was moved that never came")
+        for first, stop, batch in drop_moved(self.hub, link, frame.positions):
+            link.skip(first, stop)
+            for producer, sequences, _ in _identities(batch):
+                self.dedup.unmark(producer, sequences)
+
+    def heartbeat(self, link: ReceiverLink, frame: Heartbeat) -> None:
+        link.forget_below(frame.low)
+
+    # --- into the hub -------------------------------------------------------------------------------------------
+
+    def _unpark(self, link: ReceiverLink) -> None:
+        while link.parked:
+            first, stop, batch = link.parked[0]
+            if batch is None:
+                taken = stop - first
+                link.skip(first, stop)
+            else:
+                taken = self._offer(link, first, batch)
+            link.accept(first + taken)
+            if taken < stop - first:
+                link.parked[0] = (first + taken, stop, batch[taken:] if batch is not None else None)
+                return
+            link.parked.popleft()
+
+    def _offer(self, link: ReceiverLink, first: int, batch: Batch) -> int:
+        """How many of the first messages found their place: in the hub, or beside a copy of their own."""
+        duplicate = self._check(batch)
+        if duplicate is None:
+            return self._offer_fresh(link, first, batch)
+        held = held_identities(self.hub)
+        taken = 0
+        for start, stop, seen in _stretches(duplicate):
+            if seen:
+                for row in range(start, stop):
+                    self._beside(link, first + row, batch, row, held)
+                self.duplicates += stop - start
+                taken = stop
+                continue
+            taken = start + self._offer_fresh(link, first + start, batch[start:stop])
+            if taken < stop:
+                break
+        return taken
+
+    def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch) -> int:
+        origin = LinkOrigin(link, first, batch, self._on_settled, partial(self._ready, link))
+        taken = self.hub.offer(batch, origin)
+        if taken:
+            for producer, sequences, _ in _identities(batch if taken == len(batch) else batch[:taken]):
+                self.dedup.mark(producer, sequences)
+        return taken
+
+    def _check(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        out = None
+        for producer, sequences, rows in _identities(batch):
+            seen = self.dedup.check(producer, sequences)
+            if seen is not None:
+                if out is None:
+                    out = np.zeros(len(batch), np.bool_)
+                out[rows] = seen
+        return out
+
+    def _beside(self, link: ReceiverLink, position: int, batch: Batch, row: int, held: set[tuple[bytes, int]]) -> None:
+        """A second copy is settled with the first: at once if that was settled."""
+        producer, sequence = batch.producers[row], batch.sequences[row]
+        assert producer is not None
+        assert sequence is not None
+        identity = (producer, int(sequence))
+        if identity in held:
+            self._twins.setdefault(identity, []).append((link, position))
+        else:
+            link.settle(position, position + 1, Verdict.ACK)
+
+    # --- out of the hub -----------------------------------------------------------------------------------------
+
+    def _on_settled(self, origin: LinkOrigin, first: int, stop: int, verdict: Verdict) -> None:
+        self._settled.append((origin, first, stop, verdict))
+        self._notify()
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether `pump` would find something settled."""
+        return bool(self._settled)
+
+    def pump(self) -> None:
+        """Book what was settled, find places for what waits, and grant credit for the room there is."""
+        while self._settled:
+            origin, first, stop, verdict = self._settled.popleft()
+            origin.link.settle(origin.position + first, origin.position + stop, verdict)
+            if self._twins:
+                for producer, sequences, _ in _identities(origin.batch[first:stop]):
+                    for sequence in sequences:
+                        for link, position in self._twins.pop((producer, int(sequence)), ()):
+                            link.settle(position, position + 1, verdict)
+        links = [link for link in self.links.values() if link.connected]
+        for link in links:
+            if link.parked:
+                self._unpark(link)
+        self._grant(links)
+
+    def _grant(self, links: list[ReceiverLink]) -> None:
+        """Credit: each link its share of half the bound, as far as the room goes that is not promised to others."""
+        if not links:
+            return
+        with self.hub.changed:
+            subscriptions = list(self.hub.subscriptions.values())
+            room = min((s.room() for s in subscriptions), default=self.hub.max_messages)
+            room_bytes = self.hub.max_bytes - max((s.nbytes for s in subscriptions if s.overflow != "drop"), default=0)
+        share = max(self.hub.max_messages // (2 * len(links)), 1)
+        share_bytes = max(self.hub.max_bytes // (2 * len(links)), 1)
+        free = room - sum(max(0, link.credit - link.accepted) for link in links)
+        free_bytes = room_bytes - sum(max(0, link.credit_bytes - link.received_bytes) for link in links)
+        for link in links:
+            grant = _top_up(link.credit - link.expected, share, room, free, _FLOOR)
+            link.credit += grant
+            free -= grant
+            grant = _top_up(link.credit_bytes - link.received_bytes, share_bytes, room_bytes, free_bytes, _FLOOR * 1024)
+            link.credit_bytes += grant
+            free_bytes -= grant
+
+    def close(self) -> None:
+        """Nobody receives here any more: give back everything that is unsettled. `ReceiverLink.news` tells it."""
+        self.pump()
+        handed = give_back_all(self.hub)
+        for link in self.links.values():
+            link.parked.clear()
+            link.expected = link.accepted
+            for first, stop in link.resolved.missing(0, link.accepted):
+                for position, end, again in _split(first, stop, handed.get(link, [])):
+                    link.give_back(position, end, handed=again)
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            **self.hub.stats(),
+            "senders": len(self.links),
+            "connected": sum(link.connected for link in self.links.values()),
+            "parked": sum(b - a for link in self.links.values() for a, b, _ in link.parked),
+            "duplicates": self.duplicates,
+            "undecided": self.dedup.forgotten,
+            "orphans": self.orphans,
+        }
+
+
+def _top_up(outstanding: int, share: int, room: int, free: int, floor: int) -> int:
+    """What to add to a link's credit. Crumbs are kept back, unless the link has nothing at all."""
+    if room <= 0 or outstanding >= share:
+        return 0
+    grant = min(share - outstanding, max(free, 0))
+    if outstanding > 0:
+        return grant if grant >= max(share // 8, 1) else 0
+    return grant or min(floor, share, room)
+
+
+def _identities(batch: Batch) -> Iterator[tuple[bytes, Any, Any]]:
+    """``(producer, sequences, rows)`` for those that have an identity; ``rows`` indexes the batch."""
+    producers, sequences = batch.producers, batch.sequences
+    if isinstance(producers, Same):
+        if producers.value is None:
+            return
+        if isinstance(sequences, range | np.ndarray):
+            yield producers.value, sequences, slice(None)
+            return
+    rows: dict[bytes, list[int]] = {}
+    for row, (producer, sequence) in enumerate(zip(producers, sequences, strict=True)):
+        if producer is not None and sequence is not None:
+            rows.setdefault(producer, []).append(row)
+    for producer, which in rows.items():
+        yield producer, np.array([sequences[r] for r in which], np.int64), which
+
+
+def _stretches(flags: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[tuple[int, int, bool]]:
+    """``(start, stop, value)``: neighbours that are alike."""
+    edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(flags)]
+    for start, stop in pairwise(edges):
+        yield start, stop, bool(flags[start])
+
+
+def _split(first: int, stop: int, handed: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
+    """Cut a run where it was, and was not, handed out."""
+    at = first
+    for a, b in sorted(handed):
+        start, end = max(a, at), min(b, stop)
+        if start >= end:
+            continue
+        if start > at:
+            yield at, start, False
+        yield start, end, True
+        at = end
+    if at < stop:
+        yield at, stop, False

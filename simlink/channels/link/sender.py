@@ -1,0 +1,410 @@
+"""The sending end of a link: which positions are queued, sent, accepted and settled. No I/O, no clock.
+
+The layer above numbers what it submits from 0 without a gap; the link numbers the same messages per incarnation of the
+receiver. The two differ by a constant, ``base``, because nothing is ever left out: what an end gives up is voided.
+Everything in here is in the layer's numbers; they are translated where a frame is written or read.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+import numpy as np
+
+from simlink.channels.driver import Mode, Outcome, OutcomeKind
+from simlink.channels.link.runs import Runs
+from simlink.channels.wire.codec import HEAD, MAX_FRAME_BYTES, encode
+from simlink.channels.wire.frames import (
+    Accept,
+    BatchFrame,
+    FrameError,
+    Heartbeat,
+    Hello,
+    Returned,
+    Run,
+    Settle,
+    Void,
+    Welcome,
+)
+from simlink.errors import SendError
+from simlink.message import Batch, Same
+
+__all__ = ["SenderLink"]
+
+FRAME_MESSAGES = 4096
+"""Longer batches are cut, and shorter ones joined, so that accepting stays fine-grained and decoding cheap."""
+FRAME_BYTES = 512 * 1024
+
+
+class SenderLink:
+    """What one sender knows of one receiver.
+
+    Args:
+        sender: 16 bytes that name this end; the same through all its connections.
+        destination, mode, subscription: what the receiver is asked for.
+        heartbeat_ms: how often the receiver shall be heard at least.
+        max_frame_bytes: the longest frame, ours and, once it has said so, the receiver's.
+    """
+
+    def __init__(
+        self,
+        sender: bytes,
+        destination: str,
+        mode: Mode,
+        *,
+        subscription: str = "",
+        heartbeat_ms: int = 1000,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+    ) -> None:
+        self.sender = sender
+        self.destination = destination
+        self.mode = mode
+        self.subscription = subscription
+        self.heartbeat_ms = heartbeat_ms
+        self.max_frame_bytes = max_frame_bytes
+        self.incarnation = b""
+        self.peer_heartbeat_ms = heartbeat_ms
+        self.peer_max_frame_bytes = max_frame_bytes
+        self.connected = False
+        self.next = 0
+        """The next position that `submit` takes."""
+        self.sent = 0
+        self.accepted = 0
+        self.resolved = Runs()
+        """Settled, rejected, returned and failed ones."""
+        self.queued = 0
+        self.queued_bytes = 0
+        self._base = 0
+        self._queue: deque[tuple[int, int, Batch | None]] = deque()  # (first, stop, the messages or None where voided)
+        self._failed: deque[Run] = deque()  # those at or above `accepted`: an accept does not confirm them
+        self._credit = 0
+        self._credit_bytes = 0  # that may still be sent
+        self._bytes_sent = 0
+        self._lows = _Lows()
+
+    # --- connecting ---------------------------------------------------------------------------------------------
+
+    def hello(self) -> Hello:
+        """The first frame on a new connection."""
+        self.connected = False
+        return Hello(
+            sender=self.sender,
+            destination=self.destination,
+            mode=self.mode,
+            subscription=self.subscription,
+            incarnation=self.incarnation,
+            low=self.low,
+            next=self.next - self._base,
+            heartbeat_ms=self.heartbeat_ms,
+            max_frame_bytes=self.max_frame_bytes,
+        )
+
+    def welcome(self, frame: Welcome) -> list[Outcome]:
+        """Take up what the receiver knows. What it does not have is RETURNED, in order, and so is what was queued.
+
+        Raises:
+            FrameError: it claims what was never sent.
+        """
+        out: list[Outcome] = []
+        if self.incarnation and frame.incarnation == self.incarnation:
+            self._accept(frame.accepted, out, resumed=True)
+            self._resolve(frame.rejected, OutcomeKind.REJECTED, out)
+            self._resolve(frame.returned, OutcomeKind.RETURNED, out)
+            self._resolve(frame.returned_handed, OutcomeKind.RETURNED, out, ambiguous=True)
+            self._resolve([(self.low, frame.settled), *frame.settled_runs], OutcomeKind.SETTLED, out)
+            self._give_up(self.accepted, out, ambiguous=False)
+            if self.accepted < self.next:
+                self._queue.append((self.accepted, self.next, None))
+            self.sent = self.accepted
+            # What the queue voids is voided for good; were the connection lost again, it is told again.
+            self._failed = deque([(self.accepted, self.next)] if self.accepted < self.next else [])
+        else:
+            self._give_up(self.resolved.mark, out, ambiguous=True)
+            self.incarnation = frame.incarnation
+            self._base = self.sent = self.accepted = self.next
+            self.resolved.forget_below(self.next)
+            self._failed.clear()
+        self._credit = self._base + frame.credit
+        self._bytes_sent = 0
+        self._credit_bytes = frame.credit_bytes
+        self.peer_heartbeat_ms = frame.heartbeat_ms
+        self.peer_max_frame_bytes = min(frame.max_frame_bytes or MAX_FRAME_BYTES, self.max_frame_bytes)
+        self.connected = True
+        return out
+
+    def lost(self) -> None:
+        """The connection is gone: what became of the rest is told by the next `welcome`."""
+        self.connected = False
+
+    def closing(self) -> list[Outcome]:
+        """The receiver said, as its last word, that it closes: what it did not accept is surely not there."""
+        out: list[Outcome] = []
+        self._give_up(self.accepted, out, ambiguous=False)
+        self.connected = False
+        return out
+
+    def _give_up(self, position: int, out: list[Outcome], *, ambiguous: bool) -> None:
+        """RETURNED for everything unresolved from a position on, and an empty queue."""
+        for first, stop in self.resolved.missing(position, self.next):
+            # What was never put on the wire cannot be there.
+            if first < self.sent:
+                out.append(Outcome(OutcomeKind.RETURNED, first, min(stop, self.sent), ambiguous=ambiguous))
+            if stop > self.sent:
+                out.append(Outcome(OutcomeKind.RETURNED, max(first, self.sent), stop))
+            self._lows.returned(first, stop)
+        self.resolved.add(position, self.next)
+        for _, _, batch in self._queue:
+            if batch is not None:
+                self._lows.unsent(batch)
+        self._queue.clear()
+        self.queued = self.queued_bytes = 0
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    @property
+    def low(self) -> int:
+        """The lowest link position not known to be settled."""
+        return self.resolved.mark - self._base
+
+    def submit(self, batch: Batch, position: int) -> None:
+        """Queue messages. Their positions follow those before."""
+        if position != self.next:
+            raise ValueError(f"position {position} submitted, and {self.next} is the next one")
+        self._queue.append((position, position + len(batch), batch))
+        self.next = position + len(batch)
+        self.queued += len(batch)
+        self.queued_bytes += batch.nbytes
+
+    def sendable(self) -> bool:
+        """Whether `produce` would give something."""
+        if not self.connected or not self._queue:
+            return False
+        return self._queue[0][2] is None or (self.sent < self._credit and self._bytes_sent < self._credit_bytes)
+
+    def produce(self, out: list[Outcome]) -> bytes | None:
+        """The next frame as bytes, as far as the credit goes; FAILED outcomes are put into ``out``."""
+        while self.sendable():
+            first, stop, batch = self._queue[0]
+            if batch is None:
+                self._queue.popleft()
+                self.sent = stop
+                return encode(Void(first - self._base, stop - self._base))
+            batch = self._next_batch()
+            stop = first + len(batch)
+            frame = BatchFrame(first - self._base, batch, self.low, self._lows.of(batch, first, self.resolved.mark))
+            error: Exception | None = None
+            try:
+                data = encode(frame)
+            except ValueError as cause:
+                error = SendError(f"a message cannot be framed: {cause}")
+                error.__cause__ = cause
+            else:
+                if len(data) - HEAD.size + 1 > self.peer_max_frame_bytes:
+                    error = SendError(
+                        f"a message of {batch.nbytes} bytes does not fit into a frame of {self.peer_max_frame_bytes}"
+                        " bytes, which is the receiver's limit (max_frame_bytes)"
+                    )
+            if error is None:
+                self.sent = stop
+                self._bytes_sent += batch.nbytes
+                return data
+            # One message of them may be to blame: halve until it stands alone.
+            middle = first + len(batch) // 2
+            if len(batch) > 1:
+                self._put_back(middle, batch[middle - first :])
+                self._put_back(first, batch[: middle - first])
+                self._frame_limit = max(len(batch) // 2, 1)
+                continue
+            out.append(Outcome(OutcomeKind.FAILED, first, stop, error=error))
+            self.resolved.add(first, stop)
+            self._failed.append((first, stop))
+            self._queue.appendleft((first, stop, None))
+        return None
+
+    _frame_limit = FRAME_MESSAGES
+    """Lowered for one frame while a message that cannot be framed is being looked for."""
+
+    def _next_batch(self) -> Batch:
+        """Take from the queue what fits into one frame and the credit: a part of a batch, or several joined."""
+        messages = min(self._frame_limit, self._credit - self.sent)
+        self._frame_limit = FRAME_MESSAGES
+        room = min(FRAME_BYTES, self.peer_max_frame_bytes * 3 // 4, self._credit_bytes - self._bytes_sent)
+        parts: list[Batch] = []
+        while self._queue and messages > 0 and room > 0:
+            first, _, batch = self._queue[0]
+            if batch is None:
+                break
+            take = min(len(batch), messages)
+            if take < len(batch) or batch.nbytes > room:
+                take = _fitting(batch, take, room)
+            if take < len(batch) and parts:
+                break  # joining is for small ones; a cut would copy for nothing
+            self._queue.popleft()
+            part = batch
+            if take < len(batch):
+                part = batch[:take]
+                self._queue.appendleft((first + take, first + len(batch), batch[take:]))
+            parts.append(part)
+            messages -= take
+            room -= part.nbytes
+            self.queued -= take
+            self.queued_bytes -= part.nbytes
+        return parts[0] if len(parts) == 1 else _join(parts)
+
+    def _put_back(self, first: int, batch: Batch) -> None:
+        self._queue.appendleft((first, first + len(batch), batch))
+        self.queued += len(batch)
+        self.queued_bytes += batch.nbytes
+
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(self.low)
+
+    # --- hearing ------------------------------------------------------------------------------------------------
+
+    def receive(self, frame: Accept | Settle | Returned) -> list[Outcome]:
+        """What a frame of the receiver says of our positions.
+
+        Raises:
+            FrameError: it speaks of what was never sent.
+        """
+        out: list[Outcome] = []
+        if isinstance(frame, Accept):
+            self._accept(frame.below, out)
+            self._grant(frame.credit, frame.credit_bytes)
+        elif isinstance(frame, Settle):
+            # Rejections are told before, or together with, the mark that passes them.
+            self._resolve(frame.rejected, OutcomeKind.REJECTED, out)
+            self._resolve([(self.low, frame.below), *frame.settled], OutcomeKind.SETTLED, out)
+            self._grant(frame.credit, frame.credit_bytes)
+        else:
+            self._resolve(frame.fresh, OutcomeKind.RETURNED, out)
+            self._resolve(frame.handed, OutcomeKind.RETURNED, out, ambiguous=True)
+        return out
+
+    def _grant(self, credit: int, credit_bytes: int) -> None:
+        self._credit = max(self._credit, self._base + credit)
+        self._credit_bytes = max(self._credit_bytes, credit_bytes)
+
+    def _accept(self, below: int, out: list[Outcome], *, resumed: bool = False) -> None:
+        stop = below + self._base
+        if stop > (self.next if resumed else self.sent):
+            raise FrameError(f"the receiver accepts position {below - 1}, which was never sent")
+        first = self.accepted
+        if stop <= first:
+            return
+        self.accepted = stop
+        while self._failed and self._failed[0][0] < stop:
+            a, b = self._failed.popleft()
+            if a > first:
+                out.append(Outcome(OutcomeKind.CONFIRMED, first, a))
+            first = max(first, min(b, stop))
+            if b > stop:
+                self._failed.appendleft((stop, b))
+        if first < stop:
+            out.append(Outcome(OutcomeKind.CONFIRMED, first, stop))
+
+    def _resolve(self, runs: Iterable[Run], kind: OutcomeKind, out: list[Outcome], *, ambiguous: bool = False) -> None:
+        for first, stop in runs:
+            if stop + self._base > self.accepted:
+                raise FrameError(f"the receiver settles position {stop - 1}, which it did not accept")
+            for a, b in self.resolved.add(first + self._base, stop + self._base):
+                out.append(Outcome(kind, a, b, ambiguous=ambiguous))
+                if kind is OutcomeKind.RETURNED:
+                    self._lows.returned(a, b)
+
+
+class _Lows:
+    """Per producer, the lowest sequence that may still be sent again: of what is on the link and unsettled, and of
+    what was returned and not submitted again yet."""
+
+    def __init__(self) -> None:
+        self._open: dict[bytes, list[tuple[int, int, int, int]]] = {}  # a heap of (lowest, highest, first, stop)
+        self._returned: dict[bytes, Run] = {}  # lowest and highest
+
+    def of(self, batch: Batch, position: int, settled: int) -> dict[bytes, int]:
+        """Note a batch that is about to be sent; the lows of its producers."""
+        out: dict[bytes, int] = {}
+        for producer, lowest, highest in _spans(batch):
+            heap = self._open.setdefault(producer, [])
+            heapq.heappush(heap, (lowest, highest, position, position + len(batch)))
+            while heap[0][3] <= settled:
+                heapq.heappop(heap)
+            low = heap[0][0]
+            back = self._returned.get(producer)
+            if back is not None:
+                # What was returned is submitted again before anything newer of its producer.
+                if lowest > back[1]:
+                    del self._returned[producer]
+                else:
+                    low = min(low, back[0])
+            out[producer] = low
+        # Producers come and go; one with nothing open costs nothing for long.
+        if len(self._open) > 64:
+            self._open = {p: h for p, h in self._open.items() if any(e[3] > settled for e in h)}
+        return out
+
+    def returned(self, first: int, stop: int) -> None:
+        for producer, heap in self._open.items():
+            for lowest, highest, a, b in heap:
+                if a < stop and first < b:
+                    self._note(producer, lowest, highest)
+
+    def unsent(self, batch: Batch) -> None:
+        for producer, lowest, highest in _spans(batch):
+            self._note(producer, lowest, highest)
+
+    def _note(self, producer: bytes, lowest: int, highest: int) -> None:
+        back = self._returned.get(producer, (lowest, highest))
+        self._returned[producer] = (min(back[0], lowest), max(back[1], highest))
+
+
+def _spans(batch: Batch) -> Iterator[tuple[bytes, int, int]]:
+    """``(producer, lowest sequence, highest)`` of a batch."""
+    producers, sequences = batch.producers, batch.sequences
+    if isinstance(producers, Same):
+        if producers.value is None:
+            return
+        if isinstance(sequences, range):
+            if sequences:
+                yield producers.value, min(sequences[0], sequences[-1]), max(sequences[0], sequences[-1])
+            return
+        if isinstance(sequences, np.ndarray):
+            if len(sequences):
+                yield producers.value, int(sequences.min()), int(sequences.max())
+            return
+    spans: dict[bytes, Run] = {}
+    for producer, sequence in zip(producers, sequences, strict=True):
+        if producer is not None and sequence is not None:
+            span = spans.get(producer, (sequence, sequence))
+            spans[producer] = (min(span[0], sequence), max(span[1], sequence))
+    for producer, (lowest, highest) in spans.items():
+        yield producer, int(lowest), int(highest)
+
+
+def _fitting(batch: Batch, most: int, room: int) -> int:
+    """How many of the first ``most`` messages fit into ``room`` bytes; at least one, whatever its size."""
+    total = 0
+    for row in range(most):
+        total += len(batch.bodies[row]) + len(batch.keys[row] or b"")
+        if total > room:
+            return max(row, 1)
+    return most
+
+
+def _join(parts: Sequence[Batch]) -> Batch:
+    """`Batch.concat` that keeps sequences a range where they follow one another."""
+    joined = Batch.concat(parts)
+    at: int | None = None
+    start = 0
+    for part in parts:
+        numbers = part.sequences
+        if not isinstance(numbers, range) or numbers.step != 1 or (at is not None and numbers.start != at):
+            return joined
+        if at is None:
+            start = numbers.start
+        at = numbers.stop
+    joined.sequences = cast("Sequence[int | None]", range(start, at if at is not None else start))
+    return joined

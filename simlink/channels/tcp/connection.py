@@ -1,0 +1,117 @@
+"""One connection as the listener has it: bytes in, bytes out, deadlines. What the frames mean is the listener's."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.frames import Code, ErrorFrame, Frame
+
+if TYPE_CHECKING:
+    from simlink.channels.link.destination import Destination
+    from simlink.channels.link.receiver import ReceiverLink
+
+__all__ = ["Connection"]
+
+_MAX_OUT = 4 * 1024 * 1024
+"""A peer that leaves this much unread is not reading at all: what it is told is absolute, and small."""
+_LINGER = 1.0
+"""Seconds that a peer which is cut off has to read why."""
+
+
+class Connection:
+    """A peer of the listener.
+
+    Attributes:
+        link, destination: set by its Hello.
+        heard: when bytes last came. sent: when bytes last went.
+        waiting_since: when the first byte of an incomplete frame came, or None.
+        closing_at: when it will be closed whatever happens; nothing it says counts any more. None while it is up.
+    """
+
+    def __init__(self, sock: socket.socket, peer: str, now: float, max_frame_bytes: int) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.reader = FrameReader(max_frame_bytes)
+        self.link: ReceiverLink | None = None
+        self.destination: Destination | None = None
+        self.opened = now
+        self.heard = now
+        self.sent = now
+        self.beat = 0.0
+        self.waiting_since: float | None = None
+        self.closing_at: float | None = None
+        self.out = bytearray()
+
+    def receive(self, now: float) -> bool:
+        """Read what is there; False when the peer has closed, or the connection is broken."""
+        with self.reader.buffer() as room:
+            try:
+                count = self.sock.recv_into(room)
+            except (BlockingIOError, InterruptedError):
+                return True
+            except OSError:
+                return False
+        if not count:
+            return False
+        self.reader.received(count)
+        self.heard = now
+        return True
+
+    def noted(self, now: float, frames: int) -> None:
+        """After reading: remember since when a frame is incomplete."""
+        if not self.reader.pending:
+            self.waiting_since = None
+        elif frames or self.waiting_since is None:
+            self.waiting_since = now
+
+    def send(self, frame: Frame, now: float) -> bool:
+        """Send or queue a frame; False when the connection is broken, or the peer does not read."""
+        return self.send_bytes(encode(frame), now)
+
+    def send_bytes(self, data: bytes, now: float) -> bool:
+        self.sent = now
+        if not self.out:
+            try:
+                count = self.sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                count = 0
+            except OSError:
+                return False
+            if count == len(data):
+                return True
+            data = data[count:]
+        self.out += data
+        return len(self.out) <= _MAX_OUT
+
+    def flush(self) -> bool:
+        """Send what is queued; False when the connection is broken."""
+        try:
+            while self.out:
+                del self.out[: self.sock.send(self.out)]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            return False
+        return True
+
+    def say_goodbye(self, code: Code | None, message: str, now: float, *, retryable: bool = False) -> None:
+        """Say why, end our half, and leave the peer a moment to read it: closing at once would discard it."""
+        if code is not None and self.send(ErrorFrame(code, message, retryable), now):
+            self.flush()
+        self.closing_at = now + _LINGER
+        try:
+            if not self.out:
+                self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.closing_at = now
+
+    def discard(self) -> bool:
+        """While closing: throw away what comes; False when the peer has closed as well."""
+        try:
+            return bool(self.sock.recv(65536))
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False

@@ -1,0 +1,494 @@
+"""The receiving process' end of all its connections on one address: one thread that reads, keeps and answers.
+
+The thread takes messages into the hubs of their destinations and accepts them at once; what the readers settle comes
+back through a queue and is told in few frames. It never waits for a reader, nor for a peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+from simlink.channels.driver import Mode
+from simlink.channels.hub import Reader
+from simlink.channels.link.destination import Destination
+from simlink.channels.tcp.connection import Connection
+from simlink.channels.tcp.settings import Bounds, Settings, resolve, shown
+from simlink.channels.wire.frames import (
+    BatchFrame,
+    Bye,
+    Code,
+    ErrorFrame,
+    Frame,
+    FrameError,
+    Heartbeat,
+    Hello,
+    Moved,
+    Void,
+)
+from simlink.errors import ConfigError, ConnectError
+
+__all__ = ["Listener"]
+
+log = logging.getLogger("simlink")
+
+_QUIET = 0.001
+"""Seconds that settlements may gather before they are told."""
+_LINGER_AT_STOP = 0.2
+"""Seconds that peers have to close their half when all was said; what was said reaches them even if they do not."""
+_WAKE = object()
+_ACCEPT = object()
+
+
+class Listener:
+    """An address that is listened on, and everything that is received there.
+
+    Args:
+        host, port: what to bind; port 0 takes a free one.
+        settings: deadlines and limits.
+
+    Attributes:
+        port: the one that was really bound.
+        users: how many receivers share it; kept by the registry.
+        error: why its thread has ended by itself, or None.
+
+    Raises:
+        ConnectError: the address is in use, or not of this machine.
+    """
+
+    def __init__(self, host: str, port: int, settings: Settings) -> None:
+        self.host = host
+        self.settings = settings
+        self.users = 0
+        self.error: Exception | None = None
+        self.counts: Counter[str] = Counter()
+        self._socket = _bind(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        self.address = shown(host, self.port)
+        self._destinations: dict[str, tuple[Destination, Bounds, list[Reader]]] = {}
+        self._joining = threading.Lock()
+        self._commands: deque[Callable[[], None]] = deque()
+        self._connections: set[Connection] = set()
+        self._armed = False
+        self._stopping_at: float | None = None
+        # Sockets, not a pipe: writing to a closed one fails, where a file number may belong to somebody else by then.
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ, _ACCEPT)
+        self._selector.register(self._wake_out, selectors.EVENT_READ, _WAKE)
+        self._thread = threading.Thread(target=self._run, name=f"simlink-tcp-{self.address}", daemon=True)
+        self._thread.start()
+
+    # --- for receivers, from any thread -------------------------------------------------------------------------
+
+    def join(
+        self, name: str, mode: Mode, bounds: Bounds, subscription: str | None, *, capacity: int, overflow: str
+    ) -> Reader:
+        """A new reader of a destination, which is there from now on.
+
+        Raises:
+            ConfigError: it is there already, with another mode or other bounds.
+        """
+        with self._joining:
+            found = self._destinations.get(name)
+            if found is None:
+                destination = Destination(
+                    name,
+                    mode,
+                    max_messages=bounds.messages,
+                    max_bytes=bounds.nbytes,
+                    dead=self.settings.dead,
+                    orphan_after=self.settings.orphan_after,
+                    notify=self._notify,
+                )
+                found = (destination, bounds, [])
+            destination, known, readers = found
+            if destination.hub.mode is not mode:
+                raise ConfigError(
+                    f"{name!r} is received as a {destination.hub.mode.value} at {self.address}, not as a {mode.value}"
+                )
+            if known != bounds:
+                raise ConfigError(f"{name!r} is received at {self.address} with {known}; asked for {bounds}")
+            reader = destination.hub.subscribe(subscription, capacity=capacity, overflow=overflow)
+            readers.append(reader)
+            # Only now senders are let in: a topic without a subscription would lose what they send.
+            self._destinations[name] = found
+            return reader
+
+    def leave(self, name: str, reader: Reader, timeout: float) -> None:
+        """A reader goes. With the last one of a destination everything unsettled goes back to its senders."""
+        with self._joining:
+            destination, _, readers = self._destinations[name]
+            if reader not in readers:
+                return
+            destination.hub.unsubscribe(reader)
+            readers.remove(reader)
+            done = threading.Event()
+            last = not readers
+
+            def finish() -> None:
+                if last:
+                    self._destinations.pop(name, None)
+                    self._retire(destination)
+                else:
+                    self._tell(destination)
+                done.set()
+
+            self._command(finish)
+            if self._thread.is_alive():
+                done.wait(timeout)
+
+    def unlisten(self) -> None:
+        """Let nobody else in, and free the address; those who are connected stay."""
+        done = threading.Event()
+
+        def close() -> None:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(self._socket)
+            self._socket.close()
+            done.set()
+
+        self._command(close)
+        if self._thread.is_alive():
+            done.wait(1.0)
+
+    def stop(self, timeout: float) -> None:
+        """Let what is queued go out, for at most ``timeout`` seconds; then close everything and end the thread."""
+
+        def begin() -> None:
+            self._stopping_at = time.monotonic() + timeout
+
+        self.unlisten()
+        self._command(begin)
+        self._thread.join(timeout + 5.0)
+
+    def _command(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._wake()
+
+    def _notify(self) -> None:
+        # One-shot: the thread arms it before it sleeps, and looks again after it has armed it.
+        if self._armed:
+            self._armed = False
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it will wake; closed: it has ended
+            self._wake_in.send(b"\0")
+
+    def stats(self, name: str | None = None) -> dict[str, Any]:
+        """Counts of the listener, and of one destination."""
+        found = self._destinations.get(name) if name is not None else None
+        return {
+            "address": self.address,
+            "connections": len(self._connections),
+            **{key: self.counts[key] for key in ("opened", "refused", "garbage", "half_open", "timed_out", "slow")},
+            **({} if found is None else found[0].stats()),
+        }
+
+    # --- the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception as error:
+            # The readers are told at their next call; see TcpReceiver.
+            self.error = error
+            log.exception("the listener at %s failed", self.address)
+        finally:
+            self._close_all()
+
+    def _loop(self) -> None:
+        next_tick = 0.0
+        pumped = 0.0
+        while True:
+            now = time.monotonic()
+            wait = max(0.0, next_tick - now)
+            if now - pumped < _QUIET:
+                wait = min(wait, _QUIET)
+            else:
+                self._armed = True
+                if self._commands or self._anything_settled():
+                    self._armed = False
+                    wait = 0.0
+            events = self._selector.select(wait)
+            self._armed = False
+            now = time.monotonic()
+            dirty: set[Destination] = set()
+            for key, mask in events:
+                if key.data is _WAKE:
+                    with contextlib.suppress(OSError):
+                        self._wake_out.recv(4096)
+                elif key.data is _ACCEPT:
+                    self._accept(now)
+                else:
+                    self._handle(key.data, mask, now, dirty)
+            while self._commands:
+                self._commands.popleft()()
+            if now - pumped >= _QUIET or dirty:
+                for destination, _, _ in list(self._destinations.values()):
+                    if destination in dirty or destination.has_settled:
+                        self._tell(destination)
+                        pumped = now
+            if now >= next_tick:
+                next_tick = now + self._tick(now)
+            if self._stopping_at is not None and self._stopped(now):
+                return
+
+    def _anything_settled(self) -> bool:
+        return any(destination.has_settled for destination, _, _ in list(self._destinations.values()))
+
+    def _accept(self, now: float) -> None:
+        for _ in range(64):
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # Out of descriptors, most likely: the connection waits in the backlog. Busy-looping helps nobody.
+                log.warning("%s: a connection could not be accepted: %s", self.address, error)
+                time.sleep(0.01)
+                return
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(sock, shown(*address[:2]), now, self.settings.max_frame_bytes)
+            self.counts["opened"] += 1
+            busy = len(self._connections) >= self.settings.max_connections
+            self._connections.add(connection)
+            self._selector.register(sock, selectors.EVENT_READ, connection)
+            if busy:
+                self._refuse(connection, Code.BUSY, f"{self.address} has too many connections", now, retryable=True)
+
+    def _handle(self, connection: Connection, mask: int, now: float, dirty: set[Destination]) -> None:
+        if connection not in self._connections:
+            return  # closed by an earlier event of this round
+        if mask & selectors.EVENT_WRITE:
+            self._flush(connection)
+        if not mask & selectors.EVENT_READ or connection not in self._connections:
+            return
+        if connection.closing_at is not None:
+            if not connection.discard():
+                self._close(connection)
+            return
+        open_ = connection.receive(now)
+        count = 0
+        try:
+            while connection.closing_at is None and (frame := connection.reader.next_frame()) is not None:
+                count += 1
+                self._take(connection, frame, now)
+        except FrameError as error:
+            self.counts["garbage"] += 1
+            log.warning("%s: cut off %s: %s", self.address, connection.peer, error)
+            self._refuse(connection, error.code, str(error), now)
+        connection.noted(now, count)
+        if connection.destination is not None:
+            assert connection.link is not None
+            if connection.link.connected:
+                connection.destination.heard(connection.link)
+            dirty.add(connection.destination)
+        if not open_ and connection in self._connections:
+            self._close(connection)
+
+    def _take(self, connection: Connection, frame: Frame, now: float) -> None:
+        destination, link = connection.destination, connection.link
+        if destination is None or link is None:
+            if isinstance(frame, Hello):
+                self._hello(connection, frame, now)
+                return
+            if isinstance(frame, ErrorFrame):
+                self._refuse(connection, None, "", now)
+                return
+            raise FrameError(f"the first frame is a {type(frame).__name__}, and must be a Hello")
+        if isinstance(frame, BatchFrame):
+            destination.batch(link, frame)
+        elif isinstance(frame, Heartbeat):
+            destination.heartbeat(link, frame)
+        elif isinstance(frame, Void):
+            destination.void(link, frame)
+        elif isinstance(frame, Moved):
+            destination.moved(link, frame)
+        elif isinstance(frame, Bye):
+            destination.bye(link)
+            self._tell(destination)
+            self._refuse(connection, None, "", now)
+        elif isinstance(frame, ErrorFrame):
+            log.warning("%s: %s gives up: %s", self.address, connection.peer, frame.message)
+            self._refuse(connection, None, "", now)
+        else:
+            raise FrameError(f"a {type(frame).__name__} is for a receiver to say")
+
+    def _hello(self, connection: Connection, hello: Hello, now: float) -> None:
+        found = self._destinations.get(hello.destination)
+        if found is None or self._stopping_at is not None:
+            message = f"nobody receives {hello.destination!r} at {self.address}"
+            self._refuse(connection, Code.NO_RECEIVER, message, now, retryable=True)
+            return
+        destination = found[0]
+        mode = destination.hub.mode
+        if mode is not hello.mode:
+            message = f"{hello.destination!r} is a {mode.value} at {self.address}, not a {hello.mode.value}"
+            self._refuse(connection, Code.MODE, message, now)
+            return
+        if hello.subscription and hello.subscription not in destination.hub.subscriptions:
+            message = f"nobody receives the subscription {hello.subscription!r} of {hello.destination!r} here"
+            self._refuse(connection, Code.NO_RECEIVER, message, now, retryable=True)
+            return
+        for other in list(self._connections):
+            if other.destination is destination and other.link is not None and other.link.sender == hello.sender:
+                self._refuse(other, Code.REPLACED, "the sender has connected anew", now, retryable=True)
+        link = destination.hello(hello)
+        connection.link, connection.destination = link, destination
+        connection.beat = max(0.01, min(self.settings.heartbeat, hello.heartbeat_ms / 1000))
+        destination.pump()
+        welcome = link.welcome(
+            heartbeat_ms=round(self.settings.heartbeat * 1000), max_frame_bytes=self.settings.max_frame_bytes
+        )
+        self._send(connection, welcome, now)
+
+    # --- telling ------------------------------------------------------------------------------------------------
+
+    def _tell(self, destination: Destination) -> None:
+        destination.pump()
+        now = time.monotonic()
+        for connection in list(self._connections):
+            if connection.destination is destination and connection.closing_at is None:
+                assert connection.link is not None
+                for frame in connection.link.news():
+                    self._send(connection, frame, now)
+
+    def _send(self, connection: Connection, frame: Frame, now: float) -> None:
+        if connection not in self._connections or connection.closing_at is not None:
+            return
+        if not connection.send(frame, now):
+            self.counts["slow"] += bool(connection.out)
+            self._close(connection)
+        elif connection.out:
+            self._watch(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        if not connection.flush():
+            self._close(connection)
+        elif not connection.out:
+            self._selector.modify(connection.sock, selectors.EVENT_READ, connection)
+            if connection.closing_at is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_WR)
+
+    def _watch(self, connection: Connection) -> None:
+        self._selector.modify(connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
+
+    def _retire(self, destination: Destination) -> None:
+        """The last reader has left: settle the accounts with every sender, and let go of them."""
+        destination.close()
+        self._tell(destination)
+        now = time.monotonic()
+        for connection in list(self._connections):
+            if connection.destination is destination:
+                name = destination.hub.name
+                message = f"the receiver of {name!r} at {self.address} was closed"
+                self._refuse(connection, Code.CLOSING, message, now, retryable=True)
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def _refuse(
+        self, connection: Connection, code: Code | None, message: str, now: float, *, retryable: bool = False
+    ) -> None:
+        if connection.closing_at is not None:
+            return
+        if code not in {None, Code.CLOSING, Code.REPLACED}:
+            self.counts["refused"] += 1
+        self._forget(connection)
+        connection.say_goodbye(code, message, now, retryable=retryable)
+        if connection.out:
+            self._watch(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        if connection.destination is not None and connection.link is not None and connection.link.connected:
+            connection.destination.lost(connection.link)
+
+    def _close(self, connection: Connection) -> None:
+        if connection.closing_at is None:
+            self._forget(connection)
+        self._connections.discard(connection)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection.sock)
+        connection.sock.close()
+
+    def _tick(self, now: float) -> float:
+        """Deadlines and heartbeats; seconds until the next look."""
+        settings = self.settings
+        wait = min(settings.heartbeat, settings.dead, settings.hello_timeout, settings.frame_timeout) / 4
+        for connection in list(self._connections):
+            if connection.closing_at is not None:
+                wait = min(wait, 0.05)
+                if now >= connection.closing_at:
+                    self._close(connection)
+            elif connection.link is None:
+                if now - connection.opened > settings.hello_timeout:
+                    self.counts["timed_out"] += 1
+                    message = f"no Hello within {settings.hello_timeout:g} s"
+                    self._refuse(connection, Code.TIMEOUT, message, now)
+            elif connection.waiting_since is not None and now - connection.waiting_since > settings.frame_timeout:
+                self.counts["timed_out"] += 1
+                message = f"a frame was not completed within {settings.frame_timeout:g} s"
+                self._refuse(connection, Code.TIMEOUT, message, now)
+            elif now - connection.heard > settings.dead:
+                self.counts["half_open"] += 1
+                log.warning("%s: %s was silent for %g s", self.address, connection.peer, settings.dead)
+                self._refuse(connection, Code.TIMEOUT, f"silent for {settings.dead:g} s", now, retryable=True)
+            else:
+                wait = min(wait, connection.beat / 2)
+                if now - connection.sent >= connection.beat:
+                    self._send(connection, Heartbeat(), now)
+        for destination, _, _ in list(self._destinations.values()):
+            wait = min(wait, destination.tick())
+        return max(wait, 0.005)
+
+    def _stopped(self, now: float) -> bool:
+        """Whether everything was said, or the time for it is over."""
+        for connection in list(self._connections):
+            if connection.closing_at is None:
+                message = f"the receiver at {self.address} was closed"
+                self._refuse(connection, Code.CLOSING, message, now, retryable=True)
+            if not connection.out:
+                connection.closing_at = min(connection.closing_at or now, now + _LINGER_AT_STOP)
+        assert self._stopping_at is not None
+        return now >= self._stopping_at or not self._connections
+
+    def _close_all(self) -> None:
+        for connection in list(self._connections):
+            self._close(connection)
+        self._selector.close()
+        self._socket.close()
+        self._wake_in.close()
+        self._wake_out.close()
+        for _, _, readers in list(self._destinations.values()):
+            for reader in list(readers):
+                reader.wake()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, address = resolve(host, port, passive=True)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(1024)
+        sock.setblocking(False)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise ConnectError(
+            f"cannot listen at {shown(host, port)}: {getattr(error, 'strerror', None) or error}",
+            endpoint=shown(host, port),
+        ) from error
+    return sock
