@@ -26,10 +26,13 @@ __all__ = ["Case", "Harness", "cases"]
 _ROOMS = (queues, topics, settling, lifecycle)
 
 
-def cases(harness: type[Harness]) -> list[Case]:
-    """The cases that the capabilities of the harness's transport call for, in order."""
+def cases(harness: type[Harness], *, broker: bool = False) -> list[Case]:
+    """The cases that the capabilities of the harness's transport call for, in order.
+
+    ``broker`` includes those that need one to stop and start, where the harness gets it only when a test runs.
+    """
     probe = harness()
     try:
-        return [case for case in all_cases() if case.applies(probe)]
+        return [case for case in all_cases() if case.applies(probe, broker=broker)]
     finally:
         probe.close()

@@ -108,9 +108,9 @@ class Case:
     needs: Callable[[Capabilities], bool]
     needs_broker: bool = False
 
-    def applies(self, harness: Harness) -> bool:
+    def applies(self, harness: Harness, *, broker: bool = False) -> bool:
         """Whether the harness's transport promises this."""
-        if self.mode not in harness.modes or (self.needs_broker and harness.broker is None):
+        if self.mode not in harness.modes or (self.needs_broker and not broker and harness.broker is None):
             return False
         return self.needs(harness.capabilities[self.mode])
 
