@@ -1,0 +1,48 @@
+# make demo and make test set up all that they need, from a fresh clone on Debian with Python 3.11 on.
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench proto setup clean
+
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.simlink-demo  ## run the main job: make data, send it, prove that it arrived
+	$(BIN)/simlink demo $(ARGS)
+
+test: setup  ## run the whole suite, on real brokers; ARGS="-k tcp" chooses
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.simlink-all  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.simlink-all  ## let ruff fix and lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## print the bench tables, ours beside floor and peer
+	set -e; for question in bench/bench_*.py; do $(BIN)/python $$question $(ARGS); done
+
+proto: $(VENV)/.simlink-all  ## make the committed Protobuf code again
+	$(BIN)/python scripts/make-protos
+
+setup: $(VENV)/.simlink-all  ## install everything: Python packages, brokers and build tools (the latter as root)
+	scripts/setup-debian brokers java
+
+clean:  ## remove the virtual environment and what tools left
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist examples/spring-receiver/target
+
+# What is installed depends on pyproject.toml only; the package itself is installed editable.
+$(VENV)/.simlink-demo: pyproject.toml scripts/setup-venv
+	PYTHON=$(PYTHON) scripts/setup-venv $(VENV) cli
+	@touch $@
+
+$(VENV)/.simlink-all: pyproject.toml scripts/setup-venv
+	PYTHON=$(PYTHON) scripts/setup-venv $(VENV) all test lint
+	@touch $@ $(VENV)/.simlink-demo
