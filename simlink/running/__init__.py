@@ -1,0 +1,1 @@
+"""Sending at a pace: the schedule, the run, the job in the background, the report."""

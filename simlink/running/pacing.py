@@ -1,0 +1,155 @@
+"""The pace of a run: an absolute, open-loop schedule laid on a monotonic clock.
+
+Row ``i`` is due at ``start + arrivals.due(i)``, whatever became of the rows before it. Everything that is due goes out
+at once, as one small batch. The schedule is never moved to hide a delay: a row that goes out late is late, and its
+latency counts from when it was due. Pure: no waiting and no I/O in here, the times are given.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LAG_BOUND", "OVERDUE", "Due", "Pacer", "Striped"]
+
+Seconds = npt.NDArray[np.float64]
+
+OVERDUE = 0.1
+"""Seconds behind its due time from which ``on_overload="drop"`` skips a row."""
+LAG_BOUND = 0.05
+"""Seconds: a run whose own send lag has its 99th percentile above this did not hold the rate, and is not valid."""
+
+
+class Due(Protocol):
+    """What the pacer asks of an arrival process: the due times of rows, in seconds since the start, ascending."""
+
+    def due(self, start: int, stop: int) -> Seconds: ...
+
+
+class Striped:
+    """Worker ``i``'s part of a schedule that ``n`` workers share: every n-th arrival, from the i-th on."""
+
+    def __init__(self, whole: Due, i: int, n: int) -> None:
+        self.whole, self.i, self.n = whole, i, n
+
+    def due(self, start: int, stop: int) -> Seconds:
+        return self.whole.due(start * self.n, stop * self.n)[self.i :: self.n]
+
+
+class Pacer:
+    """Says which rows go out now. Times are in seconds of one monotonic clock.
+
+    Args:
+        arrivals: when rows are due.
+        on_overload: what a run does that is behind: "lag" keeps the schedule, "block" moves it by the time that the
+            channel made the run wait, "drop" skips rows that are more than `OVERDUE` late.
+        duration: rows that are due later than this many seconds after the start are not part of the run.
+
+    Attributes:
+        position: the next row to go out.
+        dropped: rows skipped by "drop".
+        stalled: seconds that the channel made the run wait.
+    """
+
+    def __init__(self, arrivals: Due, *, on_overload: str = "lag", duration: float | None = None) -> None:
+        self.arrivals = arrivals
+        self.position = 0
+        self.dropped = 0
+        self.stalled = 0.0
+        self.start = 0.0
+        self._block = on_overload == "block"
+        self._drop = on_overload == "drop"
+        self._duration = math.inf if duration is None else duration
+        self._due: Seconds = np.empty(0)
+        self._first = 0
+        self._shift = 0.0
+        self._excused = 0.0
+        self._floor = 0.0
+
+    def begin(self, now: float) -> None:
+        """The schedule starts now."""
+        self.start = now
+
+    def load(self, count: int) -> int:
+        """Look up the due times of the next ``count`` rows; call it when all rows before have gone out.
+
+        Returns:
+            How many of them belong to the run: fewer where the schedule, or the duration, ends.
+        """
+        due = self.arrivals.due(self.position, self.position + count)
+        if len(due):
+            # An ascending schedule stays as it is; one that steps back means "at once".
+            due = np.maximum.accumulate(np.maximum(due, self._floor))
+            self._floor = float(due[-1])
+        inside = int(np.searchsorted(due, self._duration - self._shift, side="left"))
+        self._due, self._first = due[:inside], self.position
+        return inside
+
+    @property
+    def left(self) -> int:
+        """How many of the loaded rows have not gone out."""
+        return self._first + len(self._due) - self.position
+
+    def next_due(self) -> float:
+        """When the next loaded row is due."""
+        return self.start + self._shift + float(self._due[self.position - self._first])
+
+    def release(self, now: float, limit: int) -> tuple[int, int]:
+        """The rows that go out now, at most ``limit``: moves the position behind them.
+
+        Returns:
+            ``(skipped, count)``: first so many overdue ones are dropped, then so many go out.
+        """
+        at = self.position - self._first
+        elapsed = now - self.start - self._shift
+        stop = int(np.searchsorted(self._due, elapsed, side="right"))
+        if stop <= at:
+            # Nothing is due: the run has caught up, and a wait in the past excuses no lag in the future.
+            self._excused = 0.0
+            return 0, 0
+        skipped = 0
+        if self._drop:
+            fresh = int(np.searchsorted(self._due, elapsed - OVERDUE, side="left"))
+            skipped = max(0, fresh - at)
+            self.dropped += skipped
+        count = max(0, min(stop - at - skipped, limit))
+        self.position += skipped + count
+        return skipped, count
+
+    def behind(self, total: int | None) -> int:
+        """How many rows are due within the duration and have not gone out, of ``total`` at most."""
+        position, last = self.position, math.inf if total is None else total
+        count = 0
+        while position < last:
+            due = self.arrivals.due(position, int(min(position + 65_536, last)))
+            inside = int(np.searchsorted(due, self._duration - self._shift, side="left"))
+            count += inside
+            if inside < 65_536:
+                break
+            position += inside
+        return count
+
+    def due_of(self, first: int, count: int) -> Seconds:
+        """The due times of loaded rows on the clock."""
+        at = first - self._first
+        times: Seconds = self._due[at : at + count] + (self.start + self._shift)
+        return times
+
+    def waited(self, seconds: float) -> None:
+        """The channel had no room for this long."""
+        self.stalled += seconds
+        if self._block:
+            self._shift += seconds
+        else:
+            self._excused += seconds
+
+    def own(self, lag: Seconds) -> Seconds:
+        """The part of send lags that is the run's own fault: without what the channel made it wait since it was last on
+        time."""
+        if not self._excused:
+            return lag
+        rest: Seconds = np.maximum(lag - self._excused, 0.0)
+        return rest

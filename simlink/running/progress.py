@@ -1,0 +1,185 @@
+"""Showing how far a run is: a bar in a terminal or a notebook, plain lines elsewhere, or the user's own function."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from simlink.errors import ConfigError
+
+__all__ = ["Bar", "Lines", "Progress", "Show", "chosen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        sent, confirmed, failed, unknown, dropped: messages so far.
+        total: how many it will be, or None where nobody knows.
+        seconds: since the start.
+        limit: seconds that the run may last, or None.
+        rate: messages a second over about the last second.
+        done: this is the last word.
+    """
+
+    source: str
+    url: str
+    sent: int
+    confirmed: int
+    failed: int
+    unknown: int
+    dropped: int
+    total: int | None
+    seconds: float
+    limit: float | None
+    rate: float
+    done: bool = False
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to go at this rate, or None where nobody knows."""
+        if self.total is not None and self.rate > 0:
+            by_count = max(0, self.total - self.sent - self.dropped) / self.rate
+        else:
+            by_count = math.inf
+        by_time = math.inf if self.limit is None else max(0.0, self.limit - self.seconds)
+        left = min(by_count, by_time)
+        return None if left == math.inf else left
+
+    @property
+    def fraction(self) -> float | None:
+        """The part that is done, 0 … 1, or None where nobody knows."""
+        parts = []
+        if self.total:
+            parts.append((self.sent + self.dropped) / self.total)
+        if self.limit:
+            parts.append(self.seconds / self.limit)
+        return min(1.0, max(parts)) if parts else None
+
+    def __str__(self) -> str:
+        of = "" if self.total is None else f" of {self.total:,}"
+        eta = "" if self.eta is None or self.done else f", {self.eta:.0f} s to go"
+        bad = "".join(
+            f", {count:,} {name}"
+            for name, count in (("failed", self.failed), ("unknown", self.unknown), ("dropped", self.dropped))
+            if count
+        )
+        return f"{self.source}: {self.sent:,}{of} sent, {self.confirmed:,} confirmed, {self.rate:,.0f}/s{bad}{eta}"
+
+
+class Show(Protocol):
+    """What is told of progress, every tenth of a second or so and once at the end (``done``)."""
+
+    def __call__(self, progress: Progress, /) -> object: ...
+
+
+class Lines:
+    """One line on stderr every ``every`` seconds, and one at the end of a run that lasted longer than that."""
+
+    def __init__(self, every: float = 2.0) -> None:
+        self.every = every
+        self._last: float | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        due = progress.seconds - (self._last or 0.0) >= self.every
+        if due or (progress.done and self._last is not None):
+            self._last = progress.seconds
+            sys.stderr.write(f"{progress}\n")
+            sys.stderr.flush()
+
+
+class Bar:
+    """A bar with rate and time to go, by rich, on stderr or in a notebook.
+
+    Raises:
+        ImportError: rich is not installed.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._rich = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task: Any = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self._task is None:
+            self._task = self._rich.add_task(progress.source, total=None, figures="")
+            self._rich.start()
+        fraction = progress.fraction
+        # Everything behind the name: the counts, the rate, the time to go.
+        figures = str(progress).partition(": ")[2]
+        self._rich.update(
+            self._task,
+            total=None if fraction is None else 1.0,
+            completed=fraction or 0.0,
+            figures=figures,
+        )
+        if progress.done:
+            self._rich.stop()
+
+
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this process."""
+    shell = sys.modules.get("IPython")
+    if shell is None:
+        return False
+    current = shell.get_ipython()
+    return current is not None and type(current).__name__ == "ZMQInteractiveShell"
+
+
+def chosen(progress: bool | Callable[[Progress], object], *, always: bool = False) -> Show | None:
+    """What ``progress=`` asks for: True shows a bar in a terminal or a notebook and is silent elsewhere (``always``:
+    prints lines there), False shows nothing, and a function is called with a `Progress`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if callable(progress):
+        return progress
+    if not isinstance(progress, bool):
+        raise ConfigError(f"progress is True, False or a function of a Progress, not {progress!r}")
+    if not progress:
+        return None
+    if in_notebook() or (sys.stderr is not None and sys.stderr.isatty()):
+        with suppress(ImportError):
+            return Bar()
+        return Lines()
+    return Lines() if always else None
+
+
+class Meter:
+    """The rate over about the last second, and a history of it for a small plot."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._marks: list[tuple[float, int]] = []
+        self.history: list[float] = []
+        self.rate = 0.0
+
+    def add(self, now: float, count: int) -> float:
+        """Book that ``count`` have been sent by now; the rate."""
+        self._marks.append((now, count))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - 1.0:
+            self._marks.pop(0)
+        then, before = self._marks[0]
+        elapsed = now - then
+        self.rate = rate = (count - before) / elapsed if elapsed > 0 else 0.0
+        self.history.append(rate)
+        if len(self.history) > 240:
+            # Half as many points for twice the time: the plot covers the whole run.
+            self.history = self.history[::2]
+        return rate

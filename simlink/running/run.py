@@ -1,0 +1,250 @@
+"""`run` and `start`: send a source to a channel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from simlink.channels.channel import Channel, _checked_headers, queue, topic
+from simlink.channels.url import did_you_mean
+from simlink.errors import ConfigError
+from simlink.generators import arrivals as processes
+from simlink.generators.seeding import random_seed
+from simlink.generators.source import Source, as_source
+from simlink.message import Key
+from simlink.running.engine import Engine
+from simlink.running.job import Job
+from simlink.running.progress import Progress, chosen
+from simlink.running.report import Report
+from simlink.running.signals import Interrupted, interruptible
+
+if TYPE_CHECKING:
+    from simlink.generators.arrivals import Arrivals
+    from simlink.serializers.serializer import Serializer
+
+__all__ = ["prepare", "run", "start"]
+
+_POLICIES = ("lag", "block", "drop")
+
+
+def run(
+    source: Any,
+    channel: Channel | str,
+    *,
+    count: int | None = None,
+    duration: float | None = None,
+    rate: float | None = None,
+    arrivals: Arrivals | None = None,
+    speed: float | None = None,
+    key: str | Callable[[Any], Key | None] | None = None,
+    headers: Mapping[str, str] | None = None,
+    on_overload: str = "lag",
+    progress: bool | Callable[[Progress], object] = True,
+    timeout: float | None = 30.0,
+    topic: bool = False,
+    serializer: Serializer | None = None,
+) -> Report:
+    """Send the records of a source, and return when what became of each is known.
+
+    As fast as the channel takes them, unless ``rate``, ``arrivals`` or ``speed`` sets a pace: then every record goes
+    out at its own time on a schedule that is never moved to hide a delay, and latencies count from that time. The run
+    is a producer of its own; the sequence of a message is its row in the source, by which `verify` finds it.
+
+    Ctrl-C or SIGTERM, in the main thread: no more records are made, what is out is waited for, and `KeyboardInterrupt`
+    is raised with the ``report``. A second one does not wait. Any other error has the ``report`` too.
+
+    Args:
+        source: a generator, a replay, a list, an iterator, or a function that returns one.
+        channel: a channel, or the URL of a queue, which is then opened and closed (brokerless: once everything is
+            settled, or after the channel's ``close_timeout``).
+        count: this many records at most; needed, or ``duration``, where the source has no end.
+        duration: seconds. Paced: the records that are due within them.
+        rate: records a second, evenly; fractions are fine.
+        arrivals: another schedule, as `simlink.arrivals.poisson`; one without a seed gets the source's.
+        speed: a replay with its recorded gaps, this many times as fast.
+        key: the field that is the key, or a function of the value.
+        headers: text → text, of every message.
+        on_overload: when the run is behind its schedule: "lag" keeps the schedule, and reports the lag; "block" moves
+            it by the time that the channel had no room; "drop" skips what is more than 0.1 s late, and counts it (a
+            dropped record counts towards ``count``).
+        progress: True shows a bar in a terminal or a notebook and nothing elsewhere; a function gets a `Progress` about
+            ten times a second.
+        timeout: seconds to wait for a peer, then for room in the channel, and at the end for the receipts; None waits
+            for ever. What has no receipt then is reported as unknown.
+        topic: ``channel`` is the URL of a topic.
+        serializer: of the channel that the URL opens; `Json` by default.
+
+    Raises:
+        ConfigError: options that contradict each other or that the source cannot honour; nothing says where an endless
+            source ends.
+        ConnectTimeout: nobody was there in time. SendTimeout: the channel had no room in time.
+        EncodeError: a record that cannot be written; those before it were sent. SendError, ChannelClosed, ForkError.
+        Interrupted: a KeyboardInterrupt, see above.
+    """
+    engine = prepare(
+        source,
+        channel,
+        count=count,
+        duration=duration,
+        rate=rate,
+        arrivals=arrivals,
+        speed=speed,
+        key=key,
+        headers=headers,
+        on_overload=on_overload,
+        progress=progress,
+        timeout=timeout,
+        topic=topic,
+        serializer=serializer,
+    )
+    if engine.total is None and duration is None:
+        engine.discard()
+        raise ConfigError(
+            f"{engine.source.name} has no end: give count= or duration=, or use start(), which can be stopped"
+        )
+    number: int | None = None
+
+    def told(which: int) -> None:
+        nonlocal number
+        number = which
+        engine.on_signal()
+
+    with interruptible(told):
+        engine.execute()
+    report = engine.report()
+    if engine.error is not None:
+        engine.error.report = report  # type: ignore[attr-defined]  # every exception has room for it
+        raise engine.error
+    if number is not None:
+        raise Interrupted(number, report)
+    return report
+
+
+def start(
+    source: Any,
+    channel: Channel | str,
+    *,
+    count: int | None = None,
+    duration: float | None = None,
+    rate: float | None = None,
+    arrivals: Arrivals | None = None,
+    speed: float | None = None,
+    key: str | Callable[[Any], Key | None] | None = None,
+    headers: Mapping[str, str] | None = None,
+    on_overload: str = "lag",
+    progress: bool | Callable[[Progress], object] = False,
+    timeout: float | None = 30.0,
+    topic: bool = False,
+    serializer: Serializer | None = None,
+) -> Job:
+    """As `run`, in a thread of its own: returns at once. An endless source needs no end here; `Job.stop` ends it.
+
+    Raises:
+        ConfigError and its kind, at once. What goes wrong later is raised by `Job.stop` and `Job.wait`.
+    """
+    engine = prepare(
+        source,
+        channel,
+        count=count,
+        duration=duration,
+        rate=rate,
+        arrivals=arrivals,
+        speed=speed,
+        key=key,
+        headers=headers,
+        on_overload=on_overload,
+        progress=progress,
+        timeout=timeout,
+        topic=topic,
+        serializer=serializer,
+    )
+    return Job(engine)
+
+
+def prepare(
+    source: Any,
+    channel: Channel | str,
+    *,
+    count: int | None,
+    duration: float | None,
+    rate: float | None,
+    arrivals: Arrivals | None,
+    speed: float | None,
+    key: str | Callable[[Any], Key | None] | None,
+    headers: Mapping[str, str] | None,
+    on_overload: str,
+    progress: bool | Callable[[Progress], object],
+    timeout: float | None,
+    topic: bool,
+    serializer: Serializer | None,
+) -> Engine:
+    """Check everything, open the channel, and give the engine, not started.
+
+    Raises:
+        ConfigError and its kind.
+    """
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+        raise ConfigError(f"count is a number of records from 0 up, not {count!r}")
+    for name, value in (("duration", duration), ("rate", rate)):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
+        ):
+            raise ConfigError(f"{name} is a finite number above 0, not {value!r}")
+    if on_overload not in _POLICIES:
+        raise ConfigError(f"on_overload is one of {', '.join(_POLICIES)}, not {on_overload!r}{_hint(on_overload)}")
+    show = chosen(progress)
+    origin = as_source(source)
+    schedule = _schedule(origin, rate, arrivals, speed)
+    if schedule is None and on_overload != "lag":
+        raise ConfigError(f"on_overload={on_overload!r} is about a pace: give rate=, arrivals= or speed=")
+    checked = _checked_headers(headers)
+    if isinstance(channel, Channel):
+        if topic or serializer is not None:
+            raise ConfigError("topic= and serializer= go with a URL; a channel has its own")
+        opened, own = channel, False
+    elif isinstance(channel, str):
+        opened, own = (_topic if topic else queue)(channel, serializer=serializer), True
+    else:
+        raise ConfigError(f"send to a channel or a URL, not {channel!r}")
+    return Engine(
+        origin,
+        opened,
+        count=count,
+        duration=None if duration is None else float(duration),
+        arrivals=schedule,
+        asked_rate=rate,
+        key=key,
+        headers=checked,
+        on_overload=on_overload,
+        timeout=timeout,
+        close=own,
+        show=show,
+    )
+
+
+_topic = topic
+
+
+def _hint(word: object) -> str:
+    return did_you_mean(str(word), _POLICIES)
+
+
+def _schedule(source: Source, rate: float | None, arrivals: Arrivals | None, speed: float | None) -> Arrivals | None:
+    given = [name for name, value in (("rate", rate), ("arrivals", arrivals), ("speed", speed)) if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are two paces: give one of them")
+    if rate is not None:
+        return processes.constant(rate)
+    if speed is not None:
+        recorded = source.arrivals_of(speed)
+        if recorded is None:
+            raise ConfigError(
+                f"speed= plays a recording with its own gaps; {source.name} has none: give rate= or arrivals="
+            )
+        return recorded
+    if arrivals is not None:
+        if not isinstance(arrivals, processes.Arrivals):
+            raise ConfigError(f"arrivals is a schedule such as simlink.arrivals.poisson(5_000), not {arrivals!r}")
+        return arrivals.seeded(random_seed() if source.seed is None else source.seed)
+    return None
