@@ -60,6 +60,10 @@ FOLLOW_UP = 0.5
 """Seconds that the reports of withdrawn records may take to come out of the library."""
 
 
+_NO_LEADER = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
+_LEADER_PAUSE = 0.05
+
+
 class ConfluentClient(Client):
     """See `Client`."""
 
@@ -330,11 +334,16 @@ class ConfluentConsumer(ConsumerClient):
         deadline = time.monotonic() + timeout
         out = {}
         for partition in partitions:
-            left = max(0.1, deadline - time.monotonic())
-            try:
-                found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=left)
-            except KafkaException as error:
-                raise failure(error, "log bounds", self._settings, timeout) from error
+            while True:
+                left = max(0.1, deadline - time.monotonic())
+                try:
+                    found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=left)
+                    break
+                except KafkaException as error:
+                    # A topic that was made a moment ago may have no leader yet.
+                    if error.args[0].code() not in _NO_LEADER or time.monotonic() + _LEADER_PAUSE > deadline:
+                        raise failure(error, "log bounds", self._settings, timeout) from error
+                    time.sleep(_LEADER_PAUSE)
             out[partition] = (found[0], found[1])
         return out
 
