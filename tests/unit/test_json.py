@@ -254,6 +254,11 @@ def test_fragments_never_run_into_one_another(bodies):
     assert_one_by_one(bodies)
 
 
+@given(st.lists(st.lists(st.sampled_from([*'{}",[]:1\n \\', '"a":']), max_size=4).map("".join), min_size=2, max_size=4))
+def test_what_looks_like_objects_never_runs_into_one_another(insides):
+    assert_one_by_one([f"{{{inside}}}".encode() for inside in insides])
+
+
 def assert_one_by_one(bodies):
     got = JSON.loads_many(bodies)
     assert len(bodies) == len(got)
