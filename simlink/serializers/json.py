@@ -7,9 +7,10 @@ exactly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from math import isfinite
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import msgspec
@@ -24,6 +25,8 @@ __all__ = ["Json"]
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _TEXT = frozenset({str})
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
+_OPENING, _CLOSING = {ord("{")}, {ord("}")}
 _REFUSED = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError)
 
 
@@ -103,26 +106,20 @@ class Json(Serializer):
         return super().dumps_many(values)
 
     def loads_many(self, bodies: Sequence[bytes]) -> list[Any]:
-        # Decoding all lines at once is faster than one by one, but the line reader ignores where lines end: "[1,",
-        # "2]" and "3 4" are three values to it. Where every body begins with { and ends with } and no other newline is
-        # there, a body that is cut short cannot be completed by the next one ("}" is never followed by "{"), and one
-        # that holds two values makes the count wrong.
+        # Decoding all lines at once is faster than one by one, but msgspec's line reader does not mind where lines end:
+        # "[1,", "2]" and "3 4" are three values to it. It is safe where every body begins with { and ends with }. A
+        # body that is cut short cannot be completed by the next one: its last } ends an inner object, and no { may
+        # follow that, or stands in a string, and no newline may. One that holds two values makes the count wrong.
         n = len(bodies)
         if n > 1:
-            joined = b"\n".join(bodies)
-            if (
-                joined.startswith(b"{")
-                and joined.endswith(b"}")
-                and joined.count(b"}\n{") == n - 1
-                and joined.count(b"\n") == n - 1
-            ):
-                try:
-                    values = self._decoder.decode_lines(joined)
-                except (ValueError, RecursionError):
-                    pass
-                else:
+            try:
+                if set(map(_FIRST, bodies)) == _OPENING and set(map(_LAST, bodies)) == _CLOSING:
+                    values = self._decoder.decode_lines(b"\n".join(bodies))
                     if len(values) == n:
                         return values
+            except (ValueError, RecursionError, IndexError):
+                # Some body is bad, or empty: one by one, each gets its own outcome.
+                pass
         return super().loads_many(bodies)
 
     def _careful(self, value: Any) -> bytes:
@@ -153,15 +150,15 @@ def _make(type: Any) -> Json:
 
 
 def _plain(values: Sequence[Any]) -> bool:
-    """Whether all are flat dicts, or scalars, that msgspec writes as they are. Runs in C but for the floats."""
+    """Whether all are flat dicts, or all scalars, that msgspec writes as they are. Runs in C but for the floats."""
     kinds = set(map(type, values))
+    cells: Callable[[], Iterable[Any]] = lambda: values  # noqa: E731 – it is read twice at most, and then lazily
     if kinds == {dict}:
-        if not _TEXT.issuperset(map(type, chain.from_iterable(values))):
+        # The union of dicts keeps the hashes of their keys: a third of the time of looking at each key's type.
+        if not _TEXT.issuperset(map(type, set().union(*values))):
             return False
-        cells = list(chain.from_iterable(map(dict.values, values)))
-        kinds = set(map(type, cells))
-    else:
-        cells = list(values)
-    return kinds <= _SCALARS and (
-        float not in kinds or all(map(isfinite, [cell for cell in cells if type(cell) is float]))
-    )
+        cells = lambda: chain.from_iterable(map(dict.values, values))  # noqa: E731
+        kinds = set(map(type, cells()))
+    if not kinds <= _SCALARS:
+        return False
+    return float not in kinds or all(map(isfinite, [cell for cell in cells() if type(cell) is float]))

@@ -58,8 +58,7 @@ def _cells(column: Column, encode: Encode) -> list[Any]:
     if isinstance(column, np.ndarray):
         return _array_cells(column)
     if isinstance(column, Coded):
-        raws = _pool_raws(column.pool, len(column), encode)
-        return _checked(column.tolist()) if raws is None else raws[column.codes].tolist()
+        return _coded_cells(column, encode)
     if isinstance(column, Masked):
         # Only the cells that are there count: the others may hold anything.
         rows = np.flatnonzero(column.present)
@@ -98,29 +97,40 @@ def _checked(cells: list[Any]) -> list[Any]:
     return cells
 
 
-def _pool_raws(pool: Pool, rows: int, encode: Encode) -> Any:
-    """The pool's values as ready JSON text, in an object array, made once per pool; None where that cannot be."""
-    cached = pool.cache.get(_CACHE)
-    if cached is not None:
-        return cached.raws
-    if len(pool) > 64 * max(rows, 1024):
-        # A handful of rows does not pay for a huge pool.
-        return None
-    raws: Any = np.empty(len(pool), dtype=object)
+def _coded_cells(column: Coded, encode: Encode) -> list[Any]:
+    pool = column.pool
+    prepared = pool.cache.get(_CACHE)
+    if prepared is None:
+        if len(pool) > 64 * max(len(column), 1024):
+            # A handful of rows does not pay for looking through a huge pool.
+            return _checked(column.tolist())
+        prepared = pool.cache[_CACHE] = _prepare(pool, encode)
+    cells: list[Any] = prepared.cells[column.codes].tolist()
+    return cells if prepared.safe else _checked(cells)
+
+
+class _Prepared(msgspec.Struct, frozen=True):
+    """What is kept in a pool's cache.
+
+    Attributes:
+        cells: an object array of what the encoder gets for each value of the pool.
+        safe: whether each of them can be written; if not, it matters only to the rows that have the others.
+    """
+
+    cells: Any
+    safe: bool
+
+
+def _prepare(pool: Pool, encode: Encode) -> _Prepared:
     try:
-        for index, value in enumerate(_checked(pool.values)):
+        if _SCALARS.issuperset(map(type, _checked(pool.values))):
+            # Encoding text again costs msgspec less than copying it from a Raw, so checking it once is the gain.
+            for value in pool.values:
+                encode(value)
+            return _Prepared(pool.array, safe=True)
+        raws = np.empty(len(pool), dtype=object)
+        for index, value in enumerate(pool.values):
             raws[index] = msgspec.Raw(encode(value))
+        return _Prepared(raws, safe=True)
     except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError):
-        # A value that cannot be written matters only to the rows that have it.
-        raws = None
-    pool.cache[_CACHE] = _Prepared(raws)
-    return raws
-
-
-class _Prepared:
-    """What is kept in a pool's cache; ``raws`` is None for a pool with a value that JSON cannot hold."""
-
-    __slots__ = ("raws",)
-
-    def __init__(self, raws: Any) -> None:
-        self.raws = raws
+        return _Prepared(pool.array, safe=False)

@@ -193,7 +193,7 @@ class Protobuf(Serializer):
         if not self._required:
             try:
                 messages = map(self._parse, bodies)
-                return list(messages) if self._codec is None else list(map(self._codec.to_row, messages))
+                return list(messages) if self._codec is None else self._codec.to_rows(messages)
             except (LibraryError, ValueError, RecursionError):
                 pass
         return super().loads_many(bodies)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -74,6 +74,7 @@ class Codec:
         message_class: the class.
         nodes: its fields.
         to_row: message → record; of a box: message → the value inside.
+        to_rows: the same for many messages, without a call a message.
     """
 
     def __init__(self, descriptor: Any, nodes: Sequence[Node], *, boxed: bool, serialize: bool) -> None:
@@ -93,7 +94,7 @@ class Codec:
         self._write = (
             row_writer(self.message_class, [(n.name, _how(n)) for n in nodes], self._finish) if nodes else None
         )
-        self.to_row = self._reader()
+        self.to_row, self.to_rows = self._readers()
 
     def from_row(self, record: Any, where: str = "") -> Message:
         """One record → its message.
@@ -163,22 +164,22 @@ class Codec:
                 return cells
         return [self._value(node, cell, node.name) for cell in cells]
 
-    def _reader(self) -> Callable[[Message], Any]:
+    def _readers(self) -> tuple[Callable[[Message], Any], Callable[[Iterable[Message]], list[Any]]]:
         scope: dict[str, Any] = {"has": self.message_class.HasField, "list": list, "getattr": getattr}
         parts: list[str] = []
         for i, node in enumerate(self.nodes):
             read = f"getattr(m, {node.name!r})" if keyword.iskeyword(node.name) else f"m.{node.name}"
             if node.kind is Kind.RECORD:
-                scope[f"r{i}"] = self._inner[node.name].to_row
-                read = f"[r{i}(x) for x in {read}]" if node.repeated else f"r{i}({read})"
+                scope[f"r{i}"], scope[f"rs{i}"] = self._inner[node.name].to_row, self._inner[node.name].to_rows
+                read = f"rs{i}({read})" if node.repeated else f"r{i}({read})"
             elif node.repeated:
                 read = f"list({read})"
             if node.optional:
                 read = f"{read} if has(m, {node.name!r}) else None"
             parts.append(read if self.boxed else f"{node.name!r}: {read}")
         source = parts[0] if self.boxed else "{" + ", ".join(parts) + "}"
-        reader: Callable[[Message], Any] = eval(f"lambda m: {source}", scope)  # noqa: S307 – names are identifiers
-        return reader
+        # Field names are identifiers: `nodes_of` refuses all others.
+        return eval(f"lambda m: {source}", scope), eval(f"lambda ms: [{source} for m in ms]", scope)  # noqa: S307
 
 
 def _as_is(message: Message) -> Message:
