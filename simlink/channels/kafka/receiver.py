@@ -48,6 +48,7 @@ class KafkaReceiver(ReceiverDriver):
         self._holds: dict[int, Hold] = {}
         self._seen: dict[int, int] = {}
         self._paused: set[int] = set()
+        self._regained: set[int] = set()
         self._verdicts: deque[Settlement] = deque()
         self._nudge = threading.Event()
         self._woken = False
@@ -288,6 +289,10 @@ class KafkaReceiver(ReceiverDriver):
 
     def _poll(self, consumer: ConsumerClient, limit: int, timeout: float) -> None:
         polled = consumer.poll(limit, timeout)
+        if self._regained:
+            # A client remembers a pause through a rebalance: a partition that was lost while paused comes back so.
+            consumer.resume(sorted(self._regained & self._holds.keys()))
+            self._regained.clear()
         for records in polled.records:
             hold = self._holds.get(records.partition)
             if hold is not None:
@@ -406,6 +411,7 @@ class KafkaReceiver(ReceiverDriver):
             if partition not in self._holds:
                 self._holds[partition] = Hold(partition, self._name(partition), self._seen.get(partition, -1))
                 self._paused.discard(partition)
+                self._regained.add(partition)
 
     def _on_revoking(self, partitions: Sequence[int]) -> bool:
         self._apply()
