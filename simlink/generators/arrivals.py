@@ -109,6 +109,7 @@ class _Poisson(Arrivals):
         self.rate = _check_rate("poisson", rate)
         self.seed = None if seed is None else seeding.check_seed(seed)
         self._ends: list[float] = []  # the time at the end of each block, in mean gaps
+        self._recent: tuple[int, Seconds] | None = None
         self._lock = threading.Lock()
 
     def seeded(self, seed: int) -> Arrivals:
@@ -119,13 +120,18 @@ class _Poisson(Arrivals):
         return -portable.log(seeding.to_open_uniform(seeding.words(self.seed, "arrivals.poisson", block, _BLOCK)))
 
     def _times(self, block: int) -> Seconds:
-        """The times of one block, in mean gaps."""
+        """The times of one block, in mean gaps. One is kept: a run asks for a few rows at a time."""
+        recent = self._recent
+        if recent is not None and recent[0] == block:
+            return recent[1]
         with self._lock:
             while len(self._ends) < block:
                 k = len(self._ends)
                 self._ends.append(float(np.cumsum(self._gaps(k))[-1]) + (self._ends[-1] if k else 0.0))
             before = self._ends[block - 1] if block else 0.0
-        return np.cumsum(self._gaps(block)) + before
+        times: Seconds = np.cumsum(self._gaps(block)) + before
+        self._recent = (block, times)
+        return times
 
     def due(self, start: int, stop: int) -> Seconds:
         if self.seed is None:

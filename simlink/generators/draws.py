@@ -185,6 +185,8 @@ class _Real(Field):
             raise ConfigError(f"{law}: the spread {b} is negative")
         if law == "lognormal" and a + 9 * b > 700:
             raise ConfigError(f"lognormal: mu={a}, sigma={b} reaches beyond the largest double")
+        if not math.isfinite(abs(a) + 9.0 * abs(b)):
+            raise ConfigError(f"{law}: {a}, {b} reaches beyond the largest double")
         self.law, self.a, self.b = law, float(a), float(b)
         self.decimals = check_decimals(law, decimals)
 

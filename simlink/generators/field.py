@@ -8,6 +8,7 @@ its column. The function gets a `Context`: how many values, their random words, 
 from __future__ import annotations
 
 import datetime as dt
+import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ class Scope:
                 return scope.earlier[name]
             names.extend(scope.earlier)
             scope = scope.outer
-        own = self.path.rpartition(".")[2]
+        own = re.split(r"#|\[\]", self.path.rpartition(".")[2])[0]  # without the part of the field that asks
         if name == own:
             raise ConfigError(f"{self.path}: cyclic reference: the field refers to itself")
         later = self.later or {}
@@ -267,7 +268,8 @@ class Field(ABC):
         return Mapped(self, function, whole=True)
 
     def map(self, function: Callable[[Any], Any], *, returns: type | None = None) -> Field:
-        """Each value → ``function(value)``. It must be pure: a value from a pool is mapped once, not once a row.
+        """Each value → ``function(value)``; None stays None. The function must be pure: a value from a pool is mapped
+        once, not once a row.
 
         Args:
             function: value → value.

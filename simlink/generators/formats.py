@@ -33,6 +33,9 @@ def parse_ndjson(batches: Iterable[Lines]) -> Iterator[Parsed]:
     the value of the nearest double (and a line with one beyond the doubles does not parse), and of a key that stands
     twice in one object the last value stays, as in most JSON readers. Lines of white space hold no record."""
     for batch in batches:
+        if batch.cut:
+            yield _each(batch, _json_value)
+            continue
         try:
             # All at once, while nothing is wrong.
             yield _json.decode_lines(b"\n".join(batch.lines)), []

@@ -36,8 +36,16 @@ def to_pandas(generator: Generator, n: int | None) -> pd.DataFrame:
     except ImportError as error:
         raise MissingExtra("to_pandas", "dataframe", package="pandas") from error
     blocks = _blocks(generator, n)
-    columns = {name: np.concatenate([as_array(b.columns[name]) for b in blocks]) for name in generator.schema}
+    columns: dict[str, Any] = {}
+    for name, t in generator.schema.fields.items():
+        values = np.concatenate([as_array(b.columns[name]) for b in blocks])
+        # Numbers with gaps: pandas would keep objects.
+        nullable = _NULLABLE.get(t.kind) if values.dtype == object else None
+        columns[name] = values if nullable is None else pd.array(values.tolist(), dtype=nullable)
     return pd.DataFrame(columns)
+
+
+_NULLABLE = {Kind.INT: "Int64", Kind.UINT: "UInt64", Kind.FLOAT: "Float64", Kind.BOOL: "boolean"}
 
 
 def to_arrow(generator: Generator, n: int | None) -> pa.Table:

@@ -207,6 +207,7 @@ class Generator(ABC):
 
     def to_pandas(self, n: int | None = None) -> pd.DataFrame:
         """The first ``n`` records as a DataFrame, one column a field; all of them for None, where there is an end.
+        Numbers that are None in some rows become pandas' nullable types (``Int64``, ``Float64``, ``boolean``).
 
         Raises:
             MissingExtra: pandas is not installed.

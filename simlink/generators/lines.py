@@ -18,6 +18,7 @@ MAX_LINE: Final = 16 * 1024 * 1024
 
 _READ: Final = 256 * 1024
 _SHOWN: Final = 2_000
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,17 @@ class CutLine(bytes):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Some lines that follow one another, without their newlines (a carriage return stays); ``first`` is the number
-    of the first one."""
+    """Some lines that follow one another, without their newlines (a carriage return stays).
+
+    Attributes:
+        first: the number of the first one.
+        lines: at least one.
+        cut: whether there is a `CutLine` among them.
+    """
 
     first: int
     lines: list[bytes]
+    cut: bool = False
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
@@ -71,26 +78,38 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 def read_lines(stream: BinaryIO, limit: int = MAX_LINE) -> Iterator[Lines]:
     """The lines of a stream, as soon as they are there: a pipe's last complete line is not held back until the next
-    one comes. The last line needs no newline; a byte order mark is dropped."""
-    read = getattr(stream, "read1", stream.read)
+    one comes. The last line needs no newline; a byte order mark is dropped.
+
+    Raises:
+        ConfigError: it is not a binary stream.
+    """
+    read = stream.read1 if hasattr(stream, "read1") else stream.read
     number, rest, overlong = 1, b"", False
-    begun = False
     while data := read(_READ):
-        if not begun:
-            begun = True
-            data = data.removeprefix(b"\xef\xbb\xbf")
+        if not isinstance(data, bytes):
+            raise ConfigError(f"a stream to replay is binary, not one of {type(data).__name__}")
         if b"\n" not in data:
             rest += data
         else:
             lines = (rest + data).split(b"\n")
             rest = lines.pop()
-            if overlong:
-                lines[0] = CutLine(lines[0][:_SHOWN])
-                overlong = False
-            lines = [line if len(line) <= limit else CutLine(line[:_SHOWN]) for line in lines]
-            yield Lines(number, lines)
+            # The first of them goes on from what was kept of it, which is short if it is overlong.
+            yield _lines(number, lines, limit, first_is_overlong=overlong)
+            overlong = False
             number += len(lines)
         if len(rest) > limit:
             rest, overlong = rest[:_SHOWN], True
-    if rest:
-        yield Lines(number, [CutLine(rest[:_SHOWN]) if overlong else rest])
+    if rest and not (number == 1 and rest == _BOM):
+        yield _lines(number, [rest], limit, first_is_overlong=overlong)
+
+
+def _lines(number: int, lines: list[bytes], limit: int, *, first_is_overlong: bool) -> Lines:
+    if number == 1:
+        lines[0] = lines[0].removeprefix(_BOM)
+    cut = first_is_overlong or max(map(len, lines)) > limit
+    if cut:
+        lines = [
+            CutLine(line[:_SHOWN]) if len(line) > limit or (first_is_overlong and i == 0) else line
+            for i, line in enumerate(lines)
+        ]
+    return Lines(number, lines, cut=cut)

@@ -69,13 +69,13 @@ class Mapped(Field):
 
     def _each(self, inner: Bound) -> Callable[[Context], Column]:
         function = self.function
-        mapped_pool = PoolMemo(lambda pool: Pool([function(v) for v in pool.values]))
+        mapped_pool = PoolMemo(lambda pool: Pool([None if v is None else function(v) for v in pool.values]))
 
         def make(context: Context) -> Column:
             column = inner.make(context)
             if isinstance(column, Coded):
                 return Coded(column.codes, mapped_pool(column.pool))
-            return object_array([function(v) for v in column.tolist()])
+            return object_array([None if v is None else function(v) for v in column.tolist()])
 
         return make
 
@@ -116,6 +116,8 @@ class Typed(Field):
     def bind(self, scope: Scope) -> Bound:
         inner = self.field.bind(scope)
         kind, code = _TYPES[self.type]
+        if kind is Kind.INT and inner.type.kind is Kind.UINT:
+            kind, code = Kind.UINT, "u"
         good = PoolMemo(lambda pool: Pool([self._checked(v, scope.path) for v in pool.values]))
 
         def make(context: Context) -> Column:

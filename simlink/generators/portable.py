@@ -121,10 +121,14 @@ def normal_quantile(u: Floats) -> Floats:
 
 
 def round_to(x: Floats, decimals: int | None) -> Floats:
-    """``x`` to that many decimals, halves to even; as it is for None. Never a negative zero."""
+    """``x`` to that many decimals, halves to even; as it is for None. Never a negative zero. Doubles that are too large
+    to have so many decimals stay as they are."""
     if decimals is None:
         return x
     scale = float(10**decimals)
+    large = np.abs(x) >= 2.0**53 / scale
+    if large.any():
+        return np.where(large, x, round_to(np.where(large, 0.0, x), decimals))
     out: Floats = np.rint(x * scale) / scale + 0.0
     return out
 

@@ -216,8 +216,12 @@ class _When(Field):
             listed = values.tolist() if isinstance(values, np.ndarray) else values
             return np.fromiter((bool(self.matches(v)) for v in listed), np.bool_, len(listed))
         if isinstance(values, np.ndarray) and values.dtype != object:
-            wanted = [w for w in self.wanted if isinstance(w, bool | int | float)]
-            return np.isin(values, wanted) if wanted else np.zeros(len(values), np.bool_)
+            # One by one: np.isin would compare uint64 with int64 as doubles.
+            yes = np.zeros(len(values), np.bool_)
+            for wanted in self.wanted:
+                if isinstance(wanted, bool | int | float):
+                    yes |= values == wanted
+            return yes
         listed = values.tolist() if isinstance(values, np.ndarray) else values
         return np.fromiter((v in self.wanted for v in listed), np.bool_, len(listed))
 

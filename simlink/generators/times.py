@@ -103,13 +103,21 @@ class _EventTime(Field):
         rows = context.positions()
         if arrivals is not None:
             due = arrivals.due(int(rows[0]), int(rows[0]) + len(rows))
+            _check_range(self.start + due[-1] * 1e6)
             micros: Micros = np.rint(due * 1e6).astype(np.int64) + self.start
             return micros
+        _check_range(self.start + int(rows[-1]) * self.step)
         if self.step.is_integer():
             exact: Micros = rows * int(self.step) + self.start
             return exact
         rounded: Micros = np.rint(rows * self.step).astype(np.int64) + self.start
         return rounded
+
+
+def _check_range(micros: float) -> None:
+    # Some 200,000 years on; a little below 2**63, because a double is not exact there.
+    if micros >= 2.0**62.8:
+        raise ConfigError("event_time: a time this far ahead does not fit 64 bits of microseconds")
 
 
 def to_microseconds(time: dt.datetime | dt.date | str | float) -> int:

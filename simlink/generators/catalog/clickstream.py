@@ -59,16 +59,16 @@ def clickstream(
     session_id   text; a user's events within one half hour (of event time) share it
     action       view 80 %, click 17 %, purchase 3 %
     timestamp    event time, one event each 1 / rate seconds from 2025-01-01T00:00:00Z on, as ``format`` says
-    page_url     the product's page; the checkout for a purchase
     product_id   0 … products - 1, by Zipf's law
-    price_cents  of the product, always the same; about 5 to 100 units of the currency
+    page_url     the product's page; the checkout for a purchase
+    price_cents  of the product, always the same; half of them between 13 and 30 units of the currency
+    country      of the user, always the same
     currency     of the user's country
     quantity     1 to 5 in a purchase, None otherwise
     order_id     text in a purchase, None otherwise
     referrer     where the visit came from, or None
     user_agent   of the user, always the same
     ip           of the user, always the same (from 198.18.0.0/15, which is nobody's)
-    country      of the user, always the same
     ============ =========================================================================================
 
     ``select("user_id", "action", …)`` makes some of the fields only.

@@ -1,0 +1,135 @@
+"""The same seed gives the same bytes: in any slice, block order, shard, process, interpreter, and next year.
+
+The golden digests are the contract with users who keep a seed instead of a file. If one changes, every stored seed
+means other data: that is a breaking change, and belongs in the changelog.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from simlink import arrivals, fields
+from simlink.generators import catalog
+from simlink.generators.record import record
+
+ROWS = 10_000
+
+
+def everything():
+    """A record with every field that needs no other package."""
+    return record(
+        "everything",
+        seed=42,
+        sequence=fields.sequence(5, 3),
+        integer=fields.integer(-10, 10),
+        wide=fields.integer(0, 2**64 - 1),
+        uniform=fields.uniform(-5, 5),
+        normal=fields.normal(20, 3),
+        lognormal=fields.lognormal(3, 0.5),
+        exact=fields.lognormal(0, 2, decimals=None),
+        choice=fields.choice(view=80, click=17, purchase=3),
+        pool=fields.pool(["red", "green", "blue"]),
+        zipf=fields.zipf(50_000),
+        flat=fields.zipf(100, 0.5, start=1),
+        boolean=fields.boolean(0.2),
+        uuid=fields.uuid(),
+        sku=fields.text("SKU-####"),
+        token=fields.text("^^^^-????-####-^^^^^^^^^^^^^^^^"),
+        at=fields.event_time(step=0.25),
+        at_iso=fields.event_time("2024-02-28T23:59:00Z", arrivals=arrivals.poisson(50), format="iso"),
+        country=fields.ref("zipf", fields.choice(FR=3, DE=2, JP=1)),
+        currency=fields.ref("country", {"FR": "EUR", "DE": "EUR", "JP": "JPY"}),
+        price=fields.when("choice", "purchase", fields.uniform(1, 100, decimals=2)),
+        nested=fields.record(a=fields.uuid(), b={"c": fields.zipf(7)}),
+        items=fields.list(fields.record(no=fields.sequence(1), sku=fields.text("??-##")), 0, 4),
+        mapped=fields.zipf(100).map(lambda v: v * v),
+        constant={"v": 1},
+    )
+
+
+GOLDEN = {
+    "everything": "2d6801bf136c3016d78f9414bb690a95",
+    "clickstream": "848422db1f53d3984e7d850549d49701",
+    "clickstream at 1 billion": "6f4f99cb853c1e0258e033976f7c5533",
+}
+
+
+def test_the_golden_digest_of_every_field():
+    assert GOLDEN["everything"] == everything().digest(ROWS)
+
+
+def test_the_golden_digest_of_clickstream():
+    assert GOLDEN["clickstream"] == catalog.clickstream(seed=7).digest(ROWS)
+
+
+def test_the_golden_digest_far_into_clickstream():
+    rows = catalog.clickstream(seed=7)[10**9 : 10**9 + 5000]
+    assert GOLDEN["clickstream at 1 billion"] == hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
+
+
+def block_digest(k):
+    return hashlib.blake2b(repr(everything().block(k).rows()).encode(), digest_size=16).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def in_order():
+    return [block_digest(k) for k in range(6)]
+
+
+def test_blocks_may_be_made_in_any_order(in_order):
+    generator = everything()
+    order = list(range(6)) * 2
+    random.Random(1).shuffle(order)
+    made = {k: hashlib.blake2b(repr(generator.block(k).rows()).encode(), digest_size=16).hexdigest() for k in order}
+    assert in_order == [made[k] for k in range(6)]
+
+
+def test_threads_may_share_a_generator():
+    generator = everything()
+    expected = [row for k in range(6) for row in everything().block(k).rows()]
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda k: generator.block(k).rows(), list(range(6)) * 4))
+    assert expected * 4 == [row for part in parts for row in part]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_make_the_same_blocks(method, in_order):
+    context = multiprocessing.get_context(method)
+    with context.Pool(2) as pool:
+        made = pool.map(block_digest, [5, 0, 3, 1, 4, 2], chunksize=1)
+        pool.close()
+        pool.join()
+    assert in_order == [made[i] for i in (1, 3, 5, 2, 4, 0)]
+
+
+PROGRAM = """
+import simlink.generators.catalog as catalog
+from simlink import fields
+from simlink.generators.record import record
+print(catalog.clickstream(seed=7).digest(10_000))
+print(record("r", seed=1, k=fields.text("????"), v=fields.ref("k", fields.uuid()), s={"a": fields.uuid()}).digest(5000))
+"""
+
+
+def test_fresh_interpreters_with_other_hash_seeds_agree():
+    outputs = []
+    for hash_seed in ("1", "4242"):
+        run = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        outputs.append(run.stdout.split())
+    assert outputs[0] == outputs[1]
+    assert GOLDEN["clickstream"] == outputs[0][0]
