@@ -32,7 +32,7 @@ def build_receiver() -> Path:
         BrokerUnavailable: Java or Maven is missing.
         BrokerFailed: it does not build.
     """
-    find_java()
+    java = find_java()
     files = [SOURCES / "pom.xml", *sorted(path for path in (SOURCES / "src").rglob("*") if path.is_file())]
     digest = hashlib.blake2b(digest_size=8)
     for file in files:
@@ -41,6 +41,8 @@ def build_receiver() -> Path:
     if jar.exists():
         return jar
     maven = find_maven()
+    if not (Path(java).with_name("javac").exists() or shutil.which("javac")):
+        raise BrokerUnavailable("a Java compiler is needed: apt-get install default-jdk-headless")
     with locked(jar.with_suffix(".lock")), tempfile.TemporaryDirectory(prefix="simlink-spring-") as folder:
         if jar.exists():
             return jar
