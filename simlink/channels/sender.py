@@ -164,7 +164,7 @@ class Sender:
         while not self._opened:
             left = deadline - self._clock()
             try:
-                self.driver.open(min(max(left, 0.001), 30.0))
+                self._open_driver(min(max(left, 0.001), 30.0))
             except ConnectError as error:
                 if not error.retryable:
                     raise
@@ -178,6 +178,15 @@ class Sender:
             else:
                 self._opened = True
                 self._backoff = _FIRST_BACKOFF
+
+    def _open_driver(self, timeout: float) -> None:
+        try:
+            self.driver.open(timeout)
+        except TransportError:
+            raise
+        except OSError as error:
+            # A driver need not translate what the operating system says; it does where trying again may help.
+            raise ConnectError(f"{self.url}: {error}", url=self.url) from error
 
     def _nobody(self, error: ConnectError) -> ConnectTimeout:
         return ConnectTimeout(f"no answer in time: {error}", url=self.url, endpoint=error.endpoint, retryable=True)
@@ -247,13 +256,20 @@ class Sender:
             if self._clock() < self._retry_at or self._closed:
                 return False
         try:
-            self.driver.open(max(timeout, 1.0))
+            self._open_driver(max(timeout, 1.0))
+        except TransportError as error:
+            self._break(error)
+            return False
+        try:
+            # What comes back goes out first, so it must be known before anything that waits is submitted.
+            self.window.apply(self.driver.outcomes(0.0))
         except TransportError as error:
             self._break(error)
             return False
         self._broken = False
         self._backoff = _FIRST_BACKOFF
         self.reconnects += 1
+        self._changed.notify_all()
         log.info("%s: connected again", self.url)
         return True
 

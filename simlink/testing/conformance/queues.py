@@ -37,7 +37,7 @@ def bodies_arrive_as_they_are(h: Harness) -> None:
     ]
     with h.queue(serializer=Bytes()) as channel, channel.receiver() as rx:
         for body in bodies:
-            channel.send(body, timeout=h.patience)
+            channel.send(body, key="k", timeout=h.patience)
 
         assert bodies == rx.take(len(bodies), timeout=h.patience)
 
