@@ -8,6 +8,9 @@ Threads: the layer above calls an end from one thread at a time (not always the 
 otherwise. A client library that wants a thread of its own gets one inside its driver.
 
 Time: every ``timeout`` is in seconds and finite; 0 means "do what can be done without waiting".
+
+Errors: a TransportError whose ``retryable`` says whether to try again. An OSError that escapes `open` or `receive` is
+told to the application as a ConnectError or ReceiveError that is not.
 """
 
 from __future__ import annotations
@@ -156,7 +159,7 @@ class Outcome:
 
     Attributes:
         ambiguous: of RETURNED: the other side may hold or have handed out a copy, so sending it again may repeat it.
-        error: why, for FAILED and UNKNOWN; its ``__cause__`` is the client's own error.
+        error: why, for FAILED and UNKNOWN: the client's own error, or one of simlink's that has it as its cause.
         missed: of CONFIRMED on a brokerless topic: the subscriptions that were declared dead meanwhile.
     """
 
@@ -374,8 +377,8 @@ class ReceiverDriver(ABC):
 
     @abstractmethod
     def receive(self, limit: int, timeout: float) -> Sequence[Incoming]:
-        """At most ``limit`` messages, as soon as there is one; empty on timeout. Never hands out more than
-        ``prefetch`` unsettled ones altogether, but at least one.
+        """At most ``limit`` messages, as soon as there is one; empty on timeout, or any time before. Never hands out
+        more than ``prefetch`` unsettled ones altogether, but at least one.
 
         Raises:
             TransportError: the connection broke. If ``retryable``, `open` is called again.

@@ -18,8 +18,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simlink.channels.driver import Incoming, Kept, ReceiverDriver, Settlement
-from simlink.channels.hands import FLUSH_AFTER, Hands, Held
+from simlink.channels.driver import Kept, ReceiverDriver
+from simlink.channels.hands import FLUSH_AFTER, Held
+from simlink.channels.intake import Intake
 from simlink.errors import (
     ChannelClosed,
     ConfigError,
@@ -27,18 +28,18 @@ from simlink.errors import (
     ConnectTimeout,
     DecodeError,
     ForkError,
+    ReceiveError,
     ReceiveTimeout,
     StateError,
     TransportError,
 )
-from simlink.message import Batch, Delivery, Same, Verdict
+from simlink.message import Batch, Delivery, Verdict
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
     from simlink.channels.channel import Channel
-    from simlink.channels.dedup import Deduplicator
     from simlink.serializers.serializer import Serializer
 
 __all__ = ["Receiver"]
@@ -77,7 +78,6 @@ class Receiver:
         self.subscription = subscription
         self.closed = False
         self._driver = driver
-        self._serializer = serializer
         self._manual = manual
         self._prefetch = prefetch
         self._idle = idle
@@ -97,12 +97,11 @@ class Receiver:
         self._flushed_row = 0
         self._whole = False
         self._queue: deque[Held] = deque()
-        self._hands = Hands(driver.settle, self._forget)
         self._chunk = _FIRST_CHUNK
-        self._dedup: Deduplicator | None = None
         caps = channel.capabilities
-        self._dedups = caps.identity and not caps.brokerless and caps.kept is not Kept.IN_PROCESS
-        self._counts = dict.fromkeys(("received", "redelivered", "duplicates", "undecodable"), 0)
+        brokered = caps.identity and not caps.brokerless and caps.kept is not Kept.IN_PROCESS
+        self._intake = Intake(driver.settle, serializer, deduplicates=brokered)
+        self._hands = self._intake.hands
 
     # --- opening and closing ------------------------------------------------------------------------------------
 
@@ -128,7 +127,7 @@ class Receiver:
         pause = 0.05
         while True:
             try:
-                self._driver.open(min(max(deadline - time.monotonic(), 0.001), 3600.0))
+                self._open_driver(min(max(deadline - time.monotonic(), 0.001), 3600.0))
                 break
             except ConnectError as error:
                 left = deadline - time.monotonic()
@@ -142,6 +141,15 @@ class Receiver:
         self._opened = True
         self._tender = threading.Thread(target=self._tend, name=f"simlink-recv-{self.channel.url}", daemon=True)
         self._tender.start()
+
+    def _open_driver(self, timeout: float) -> None:
+        try:
+            self._driver.open(timeout)
+        except TransportError:
+            raise
+        except OSError as error:
+            # A driver need not translate what the operating system says; it does where trying again may help.
+            raise ConnectError(f"{self.channel.url}: {error}", url=self.channel.url) from error
 
     def stop(self) -> None:
         """Make iteration, and a waiting `get`, end soon. May be called from any thread and from a signal handler."""
@@ -447,9 +455,14 @@ class Receiver:
                     raise
                 self._rejoin(error, timeout)
                 return
+            except OSError as error:
+                self._failure = ReceiveError(f"{self.channel.url}: {error}", url=self.channel.url)
+                raise self._failure from error
             self._down_since = math.inf
         for part in incoming:
-            self._accept(part)
+            held = self._intake.take(part)
+            if held is not None:
+                self._queue.append(held)
 
     def _rejoin(self, error: TransportError, timeout: float) -> None:
         """The connection broke: try again, for ``_PATIENCE`` seconds in all before the application hears of it."""
@@ -457,73 +470,11 @@ class Receiver:
         self._down_since = min(self._down_since, now)
         log.warning("%s: %s; joining again", self.channel.url, error)
         try:
-            self._driver.open(max(timeout, 0.1))
+            self._open_driver(max(timeout, 0.1))
         except ConnectError as again:
             if not again.retryable or time.monotonic() - self._down_since > _PATIENCE:
                 raise
             self._stop.wait(min(timeout, _TICK))
-
-    def _accept(self, incoming: Incoming) -> None:
-        batch = incoming.batch
-        if not len(batch):
-            return
-        fresh = isinstance(incoming.attempts, Same) and incoming.attempts.value == 1
-        again = 0 if fresh else sum(1 for a in incoming.attempts if a > 1)
-        self._counts["received"] += len(batch)
-        self._counts["redelivered"] += again
-        drop: list[int] = []
-        if again:
-            drop += self._hands.adopt(incoming)
-        if self._dedups:
-            drop += self._duplicates(incoming, set(drop))
-        if drop:
-            gone = set(drop)
-            keep = [row for row in range(len(batch)) if row not in gone]
-            if not keep:
-                return
-            incoming = Incoming(
-                batch.take(keep),
-                [incoming.tokens[row] for row in keep],
-                [incoming.attempts[row] for row in keep],
-                incoming.lease,
-            )
-        incoming.batch._decode = self._decode
-        self._queue.append(self._hands.add(incoming))
-
-    def _decode(self, bodies: Sequence[bytes]) -> list[Any]:
-        values = self._serializer.loads_many(bodies)
-        bad = sum(1 for value in values if type(value) is DecodeError)
-        if bad:
-            self._counts["undecodable"] += bad
-        return values
-
-    def _forget(self, producer: bytes, sequence: int) -> None:
-        if self._dedup is not None:
-            self._dedup.unmark(producer, [sequence])
-
-    def _duplicates(self, incoming: Incoming, adopted: set[int]) -> list[int]:
-        """Second copies at another place in the broker's log; they are acknowledged at once."""
-        if self._dedup is None:
-            from simlink.channels.dedup import Deduplicator
-
-            self._dedup = Deduplicator()
-        batch = incoming.batch
-        rows: list[int] = []
-        for producer, run, sequences in _by_producer(batch):
-            found = self._dedup.check(producer, sequences)
-            if found is not None:
-                for at, duplicate in enumerate(found):
-                    row = at if run is None else run[at]
-                    # The same identity at the same position of the log is a redelivery, not a duplicate.
-                    if duplicate and incoming.attempts[row] == 1 and row not in adopted:
-                        rows.append(row)
-            self._dedup.mark(producer, sequences)
-        if rows:
-            self._counts["duplicates"] += len(rows)
-            self._driver.settle(
-                [Settlement(incoming.lease, Verdict.ACK, incoming.tokens[r], incoming.tokens[r]) for r in rows]
-            )
-        return rows
 
     # --- the thread ---------------------------------------------------------------------------------------------
 
@@ -561,26 +512,10 @@ class Receiver:
 
     def stats(self) -> dict[str, Any]:
         """Counts, what is in hand, and the driver's own figures."""
-        counts = {**self._counts, **self._hands.counts}
+        counts = {**self._intake.counts, **self._hands.counts}
         return {**counts, "in_hand": self._hands.in_hand, "driver": dict(self._driver.stats())}
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open" if self._opened else "unopened"
         name = f" subscription {self.subscription!r}" if self.subscription else ""
-        return f"<receiver of {self.url}{name} {state}, {self._counts['received']} received>"
-
-
-def _by_producer(batch: Batch) -> Iterator[tuple[bytes, list[int] | None, Any]]:
-    """The identified rows by producer, with their sequences; None stands for all rows, in the common case of one
-    producer."""
-    producers = batch.producers
-    if isinstance(producers, Same):
-        if producers.value is not None:
-            yield producers.value, None, batch.sequences
-        return
-    runs: dict[bytes, list[int]] = {}
-    for row, producer in enumerate(producers):
-        if producer is not None and batch.sequences[row] is not None:
-            runs.setdefault(producer, []).append(row)
-    for producer, rows in runs.items():
-        yield producer, rows, [batch.sequences[row] for row in rows]
+        return f"<receiver of {self.url}{name} {state}, {self._intake.counts['received']} received>"

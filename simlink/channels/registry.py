@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 
 from simlink.channels.driver import Driver
 from simlink.channels.url import did_you_mean
-from simlink.errors import ConfigError, UnknownScheme
+from simlink.errors import ConfigError, MissingExtra, UnknownScheme
 
 __all__ = ["driver_class", "known_schemes"]
 
@@ -42,12 +42,22 @@ def driver_class(scheme: str) -> type[Driver]:
     Raises:
         UnknownScheme: nobody serves it; with a did-you-mean.
         ConfigError: the entry point of another package does not lead to a Driver.
+        MissingExtra: the driver needs a package that is not installed.
     """
     where = _BUILT_IN.get(scheme) or _installed().get(scheme)
     if where is None:
+        # It may have been installed since this process first looked: a notebook should not need a restart.
+        _installed.cache_clear()
+        where = _installed().get(scheme)
+    if where is None:
         raise UnknownScheme(f"no transport for {scheme}://{did_you_mean(scheme, known_schemes())}")
     module, _, name = where.partition(":")
-    found = getattr(import_module(module), name, None)
+    try:
+        found = getattr(import_module(module), name, None)
+    except MissingExtra:
+        raise
+    except ImportError as error:
+        raise ConfigError(f"{scheme}:// is registered as {where!r}, which cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Driver)):
         raise ConfigError(f"{scheme}:// is registered as {where!r}, which is not a Driver")
     return found
