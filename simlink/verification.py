@@ -218,7 +218,7 @@ class Verifier:
         self.senders = senders
         self.ledger = Ledger()
         self._receiver = receiver
-        self._serializer = receiver._serializer
+        self._serializer = receiver.serializer
         self._ordered = capabilities.order is Order.EXCLUSIVE
         self._redelivered = receiver.stats()["redelivered"]
         self._oracle = Oracle(origin, self._serializer, self.count)

@@ -152,16 +152,14 @@ class Channel:
             own = isinstance(values.producers, Same) and values.producers.value is None
             batch = self._stamp(values, own_identity=own)
         else:
-            rows: Block | Sequence[Any] = values if isinstance(values, Block | list | tuple) else list(values)
+            rows: Block | list[Any] = values if isinstance(values, Block | list) else list(values)
             batch = self._compose(self.serializer.dumps_many(rows), self._keys(rows, key), headers)
         receipt = self._send_in_parts(batch, deadline)
         if wait:
             self._resolve(receipt, deadline, timeout)
         return receipt
 
-    def _keys(
-        self, values: Block | Sequence[Any], key: str | Callable[[Any], Key | None] | None
-    ) -> Sequence[bytes | None]:
+    def _keys(self, values: Block | list[Any], key: str | Callable[[Any], Key | None] | None) -> Sequence[bytes | None]:
         if key is None:
             return Same(None, len(values))
         from simlink.generators.source import key_column

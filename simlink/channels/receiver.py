@@ -76,6 +76,7 @@ class Receiver:
     ) -> None:
         self.channel = channel
         self.subscription = subscription
+        self.serializer = serializer
         self.closed = False
         self._driver = driver
         self._manual = manual
