@@ -276,7 +276,8 @@ class ConfluentConsumer(ConsumerClient):
                 found += self._consumer.consume(limit - 1, 0)
         polled = Polled()
         errors = list(map(Message.error, found))
-        if errors.count(None) != len(errors):
+        # Not by comparison: the library's errors cannot be compared with None.
+        if set(map(type, errors)) - {type(None)}:
             for message, error in zip(found, errors, strict=True):
                 if error is not None:
                     self._on_error(message.partition(), error, polled)

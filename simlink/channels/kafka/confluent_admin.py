@@ -33,6 +33,14 @@ __all__ = ["ConfluentAdmin", "common_config", "failure"]
 logger = logging.getLogger("simlink.kafka")
 logger.addHandler(logging.NullHandler())
 
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not that an option of ours is experimental: its purpose, and what follows if it fails, is in `sender`."""
+    return "enable.gapless.guarantee" not in record.getMessage()
+
+
+logger.addFilter(_worth_saying)
+
 # Neither is exported in the library's types, nor typed.
 _EARLIEST: Any = native.OffsetSpec.earliest()  # type: ignore[attr-defined,no-untyped-call]
 _LATEST: Any = native.OffsetSpec.latest()  # type: ignore[attr-defined,no-untyped-call]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import AsyncConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import codec as kafka_codec
@@ -34,6 +35,8 @@ from simlink.errors import NotSupported
 
 __all__ = ["PythonClient"]
 
+T = TypeVar("T")
+
 logger = logging.getLogger("simlink.kafka")
 logger.addHandler(logging.NullHandler())
 
@@ -43,6 +46,8 @@ CODECS: Mapping[str, tuple[Callable[[], bool], str]] = {
     "zstd": (kafka_codec.has_zstd, "zstandard"),
 }
 CREATE_TIME = 0
+TICK = 0.005
+"""Seconds between looks of the rebalance listener."""
 BREATH = 0.005
 """Seconds that a poll may take at least: with none at all the library's group logic makes no step."""
 FOLLOW_UP = 2.0
@@ -170,21 +175,30 @@ class PythonProducer(ProducerClient):
 
 
 class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
-    """Runs on the library's own thread, while ours waits inside poll() or close()."""
+    """Runs on the library's own thread. The gate lets it through only while ours waits inside poll() or close()."""
 
     def __init__(self, owner: PythonConsumer, hooks: Hooks) -> None:
         self._owner = owner
         self._hooks = hooks
 
+    async def _through(self, hook: Callable[..., T], *given: Any) -> T:
+        gate = self._owner.gate
+        while not gate.acquire(blocking=False):
+            await self._owner.native._net.sleep(TICK)
+        try:
+            return hook(*given)
+        finally:
+            gate.release()
+
     async def on_partitions_assigned(self, assigned: Any) -> None:
-        self._hooks.assigned(_numbers(assigned))
+        await self._through(self._hooks.assigned, _numbers(assigned))
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         partitions = _numbers(revoked)
         deadline = time.monotonic() + self._owner.settings.revoke_grace
-        while not self._hooks.revoking(partitions) and time.monotonic() < deadline:
-            await self._owner.native._net.sleep(0.01)
-        offsets = self._hooks.revoked(partitions)
+        while not await self._through(self._hooks.revoking, partitions) and time.monotonic() < deadline:
+            await self._owner.native._net.sleep(TICK)
+        offsets = await self._through(self._hooks.revoked, partitions)
         if offsets:
             try:
                 await self._owner.native.commit_async(self._owner.positions(offsets))
@@ -193,7 +207,28 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the li
                 logger.info("the last commit of %s before it moved on failed: %s", partitions, error)
 
     async def on_partitions_lost(self, lost: Any) -> None:
-        self._hooks.lost(_numbers(lost))
+        await self._through(self._hooks.lost, _numbers(lost))
+
+
+class _Joining(threading.Thread):
+    """Joins the group, however long that takes.
+
+    The library joins inside poll(). Where a poll's time ends before the group has answered, an answer that comes
+    between two polls is thrown away and everybody joins anew, or nobody asks for it any more and the member falls
+    silent: with short polls a group never settles (3.0.12: twenty generations in six seconds). So the joining is given
+    a thread that waits as long as it takes.
+    """
+
+    def __init__(self, coordinator: Any) -> None:
+        super().__init__(name="simlink-kafka-join", daemon=True)
+        self._coordinator = coordinator
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._coordinator.ensure_active_group(timeout_ms=None)
+        except Exception as error:
+            self.error = error
 
 
 class PythonConsumer(ConsumerClient):
@@ -204,6 +239,10 @@ class PythonConsumer(ConsumerClient):
         self._topic = settings.topic
         self._subscribed = False
         self._closed = False
+        self._joining: _Joining | None = None
+        # Ours except inside poll() and close(), where the rebalance listener may have it.
+        self.gate = threading.Lock()
+        self.gate.acquire()
         self._consumer = build(
             KafkaConsumer,
             settings,
@@ -229,6 +268,8 @@ class PythonConsumer(ConsumerClient):
     def subscribe(self, hooks: Hooks) -> None:
         self._subscribed = True
         self._consumer.subscribe([self._topic], listener=_Listener(self, hooks))
+        # A look at the topics after subscribing; without it the first news of them makes every group join twice.
+        self._consumer.topics()
 
     def assign(self, positions: Mapping[int, int]) -> None:
         before = self._consumer.assignment()
@@ -244,8 +285,9 @@ class PythonConsumer(ConsumerClient):
 
     def poll(self, limit: int, timeout: float) -> Polled:
         polled = Polled()
+        self.gate.release()
         try:
-            found = self._consumer.poll(timeout_ms=max(timeout, BREATH) * 1000, max_records=limit)
+            found = self._poll(limit, max(timeout, BREATH))
         except kafka_errors.NoOffsetForPartitionError as error:
             polled.adrift += _numbers(error.args[0])
             return polled
@@ -263,9 +305,36 @@ class PythonConsumer(ConsumerClient):
             raise receive_failure(
                 error, str(error), url=self.settings.url, topic=self._topic, retryable=not lasting
             ) from error
+        finally:
+            self.gate.acquire()
         for tp, records in found.items():
             polled.records.append(_records(tp.partition, records))
         return polled
+
+    def _poll(self, limit: int, timeout: float) -> dict[Any, list[Any]]:
+        deadline = time.monotonic() + timeout
+        while self._joining is not None or self._must_join():
+            if self._joining is None:
+                self._joining = _Joining(self._consumer._coordinator)
+                self._joining.start()
+            self._joining.join(max(0.0, deadline - time.monotonic()))
+            if self._joining.is_alive():
+                return {}
+            error, self._joining = self._joining.error, None
+            if error is not None:
+                raise error
+        left = max(0.0, deadline - time.monotonic())
+        found: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=left * 1000, max_records=limit)
+        return found
+
+    def _must_join(self) -> bool:
+        if not self._subscribed:
+            return False
+        coordinator = self._consumer._coordinator
+        if coordinator.state == MemberState.REBALANCING:
+            # A poll began to join and ran out of time, and may have forgotten it since.
+            coordinator.request_rejoin()
+        return bool(coordinator.need_rejoin())
 
     def pause(self, partitions: Sequence[int]) -> None:
         self._consumer.pause(*self._assigned(partitions))
@@ -338,10 +407,13 @@ class PythonConsumer(ConsumerClient):
         if self._closed:
             return
         self._closed = True
+        self.gate.release()
         try:
             self._consumer.close(autocommit=False, timeout_ms=timeout * 1000)
         except kafka_errors.KafkaError as error:
             logger.info("kafka consumer: closed with an error: %s", error)
+        if self._joining is not None:
+            self._joining.join(FOLLOW_UP)
 
     @property
     def native(self) -> Any:
