@@ -33,7 +33,7 @@ from simlink.errors import (
     StateError,
     TransportError,
 )
-from simlink.message import Batch, Delivery, Verdict
+from simlink.message import Batch, Decoded, Delivery, Verdict, delivery
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -185,6 +185,7 @@ class Receiver:
                         self._hands.flush()
                         self._hands.closed = True
             finally:
+                self._hand = None
                 self._driver.close(timeout)
 
     def _last_verdict(self, error: BaseException | None) -> None:
@@ -247,7 +248,7 @@ class Receiver:
                 f"nothing came to {self.url} within {timeout:g} s", url=self.channel.url, retryable=True
             )
         assert self._hand is not None
-        return Delivery(self._hand, self._row, self._hand.batch.outcomes[self._row])
+        return delivery(self._hand, self._row, self._hand.batch.outcomes[self._row])
 
     def take(self, n: int, timeout: float | None = 30.0) -> list[Any]:
         """``n`` decoded values, settled; or an error and all of them handed back at once.
@@ -323,17 +324,19 @@ class Receiver:
             hand = self._hand
             if hand is None:
                 return
-            values = hand.batch.outcomes
-            manual, last = self._manual, len(values) - 1
-            row = self._row
-            # One hand, row by row; everything that may change under us is looked at again after each yield.
-            while True:
-                yield Delivery(hand, row, values[row])
-                if self._hand is not hand or self._row != row or self.closed or row == last:
-                    break
-                row += 1
+            outcomes = hand.batch.outcomes
+            unasked = not self._manual
+            # One hand, row by row; what may change under us is looked at again after each yield.
+            for row in range(self._row, len(outcomes)):
                 self._row = row
-                if not manual and not row & 15 and time.monotonic() - self._hands.last_flush > FLUSH_AFTER:
+                outcome = outcomes[row]
+                if type(outcome) is DecodeError:
+                    yield Delivery(hand, row)
+                else:
+                    yield Decoded(hand, row, outcome)
+                if self._hand is not hand or self._row != row:
+                    break
+                if unasked and not row & 15 and time.monotonic() - self._hands.last_flush > FLUSH_AFTER:
                     with self._hands.lock:
                         self._settle_seen(hand, row)
                         self._hands.flush()
