@@ -62,19 +62,6 @@ class SpoolDriver(seam.Driver):
     def delete_subscription(self, name: str, timeout: float) -> None:
         shutil.rmtree(self.shelf(name), ignore_errors=True)
 
-    def sweep(self) -> None:
-        """Give back what dead receivers held; remove what dead senders drafted and dead private subscribers awaited."""
-        for folder in itertools.chain(*map(self.root.glob, ("held/[!.]*", "@*/held/[!.]*", "sending/[!.]*", "~*"))):
-            with suppress(OSError):  # its owner lives, or somebody else saw to it
-                lock = os.open(folder, os.O_RDONLY)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    for file in folder.glob("*.*") if folder.parent.name == "held" else ():
-                        file.rename(folder.parent.parent / "new" / file.name)
-                    shutil.rmtree(folder)
-                finally:
-                    os.close(lock)
-
 
 locks: dict[Path, int] = {}
 # A forked child shares its parent's locks, and would keep them when the parent dies.
@@ -91,6 +78,20 @@ def own(parent: Path, prefix: str = "") -> Path:
     return hidden.rename(folder)
 
 
+def sweep(root: Path) -> None:
+    """Give back what dead receivers held; remove what dead senders drafted and dead private subscribers awaited."""
+    for folder in itertools.chain(*map(root.glob, ("held/[!.]*", "@*/held/[!.]*", "sending/[!.]*", "~*"))):
+        with suppress(OSError):  # its owner lives, or somebody else saw to it
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for file in folder.glob("*.*") if folder.parent.name == "held" else ():
+                    file.rename(folder.parent.parent / "new" / file.name)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)
+
+
 class SpoolSender(seam.SenderDriver):
     def __init__(self, driver: SpoolDriver) -> None:
         self.driver, self.mine, self.stamp, self.known = driver, Path(), 0, list[seam.Outcome]()
@@ -102,7 +103,7 @@ class SpoolSender(seam.SenderDriver):
             (shelf / "new").mkdir(exist_ok=True)
 
     def submit(self, batch: Batch, position: int) -> None:
-        self.driver.sweep()
+        sweep(self.driver.root)
         at, shelves = position, self.driver.shelves()
         try:
             for message in batch:
@@ -126,7 +127,7 @@ class SpoolSender(seam.SenderDriver):
     def close(self, timeout: float) -> None:
         if self.mine in locks:
             os.close(locks.pop(self.mine))
-            self.driver.sweep()
+            sweep(self.driver.root)
 
 
 def read(file: Path) -> Message:
@@ -167,12 +168,11 @@ class SpoolReceiver(seam.ReceiverDriver):
         return [seam.Incoming(Batch.of(map(read, mine.values())), list(mine), handouts, self.lease)]
 
     def look(self) -> bool:
-        self.driver.sweep()
+        sweep(self.driver.root)
         # A folder that changes while it is listed may show a file and not the one written before it. The second list
         # surely has all that was written before anything in the first. What was nacked is due at a time.
-        now = f"{time.time_ns():020d}"
         first, second = ([f.name for f in self.new.iterdir() if FILE.fullmatch(f.name)] for _ in range(2))
-        last = {name[20:]: name for name in sorted(first) if len(name) < 50 or name < now}
+        last = {name[20:]: name for name in sorted(first) if len(name) < 50 or name < f"{time.time_ns():020d}"}
         names = sorted(name for name in second if name <= last.get(name[20:], ""))
         self.found = [self.new / name for name in reversed(names[:CHUNK])]
         return bool(names)
@@ -197,4 +197,4 @@ class SpoolReceiver(seam.ReceiverDriver):
             self.lease.valid = False
             if self.mine in locks:
                 os.close(locks.pop(self.mine))
-                self.driver.sweep()
+                sweep(self.driver.root)
