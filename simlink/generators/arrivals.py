@@ -89,7 +89,7 @@ def poisson(rate: float, seed: int | None = None) -> Arrivals:
     """A Poisson process of ``rate`` a second: independent, exponentially distributed gaps of mean ``1 / rate``, by the
     quantile function -ln(u) / rate.
 
-    Not ``seekable``: the time of a row is a sum over the rows before it. They are passed over at some 30 million a
+    Not ``seekable``: the time of a row is a sum over the rows before it. They are passed over at some ten million a
     second, once: the sums of whole blocks of 4,096 are kept.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from simlink.generators.generator import Generator
 
-__all__ = ["to_arrow", "to_pandas"]
+__all__ = ["arrow_table", "to_arrow", "to_pandas"]
 
 
 def _blocks(generator: Generator, n: int | None) -> list[Block]:
@@ -50,12 +51,20 @@ _NULLABLE = {Kind.INT: "Int64", Kind.UINT: "UInt64", Kind.FLOAT: "Float64", Kind
 
 def to_arrow(generator: Generator, n: int | None) -> pa.Table:
     """See `Generator.to_arrow`."""
+    return arrow_table(_blocks(generator, n))
+
+
+def arrow_table(blocks: Sequence[Block]) -> pa.Table:
+    """Blocks of one schema, at least one, as one Arrow table.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+    """
     try:
         import pyarrow as pa
     except ImportError as error:
         raise MissingExtra("to_arrow", "dataframe", package="pyarrow") from error
-    blocks = _blocks(generator, n)
-    fields = generator.schema.fields
+    fields = blocks[0].schema.fields
     # Arrow finds the type of ANY by looking, over all rows at once: block by block it could come out differently.
     arrays = {
         name: pa.array([v for b in blocks for v in b.columns[name].tolist()])

@@ -137,6 +137,10 @@ class _Ref(Field):
         def make(_: Context, keys: Column) -> Column:
             if isinstance(keys, Coded):
                 return Coded(of_pool(keys.pool)[keys.codes], values)
+            if isinstance(keys, np.ndarray) and keys.dtype == np.int64 and table.index is None and len(keys):
+                for end in (keys.min(), keys.max()):
+                    table.code(int(end), path)
+                return Coded(keys, values)
             if isinstance(keys, np.ndarray) and keys.dtype != object:
                 distinct, where = np.unique(keys, return_inverse=True)
                 return Coded(codes_of(distinct.tolist())[where], values)

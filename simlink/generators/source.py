@@ -167,8 +167,9 @@ class IterableSource(Source):
         try:
             yield from gather(islice(values, start, stop), size)
         finally:
-            # A generator function's `finally` runs now, and not when the garbage collector comes.
-            close = getattr(values, "close", None)
+            # A generator function's `finally` runs now, and not when the garbage collector comes. An iterator that was
+            # given as it is stays its owner's.
+            close = None if self._once else getattr(values, "close", None)
             if close is not None:
                 close()
 
@@ -182,7 +183,14 @@ def gather(values: Iterator[Any], size: int, clock: Callable[[], float] = time.p
     limit, singles = 1, _SINGLES
     while True:
         before = clock()
-        chunk = list(islice(values, limit))
+        chunk: list[Any] = []
+        try:
+            chunk.extend(islice(values, limit))
+        except Exception:
+            # What came before the error is sent; `extend` has kept it.
+            if chunk:
+                yield chunk
+            raise
         if not chunk:
             return
         # One clock reading a chunk: a chunk that took long has waited somewhere in it.

@@ -345,7 +345,9 @@ def test_ref_looks_up_tables_and_repeats_fields():
 
 
 def test_a_key_that_is_missing_from_its_table_is_named():
-    with pytest.raises(ConfigError, match="the key 2 is not among the indices"):
+    with pytest.raises(ConfigError, match="the key 'b' is not among the 1 keys"):
+        record("r", seed=1, k="b", x=fields.ref("k", {"a": 1}))[0]
+    with pytest.raises(ConfigError, match=r"the key 4095 is not among the indices 0\.\.1"):
         record("r", seed=1, k=fields.sequence(), x=fields.ref("k", ["a", "b"]))[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import subprocess
 import sys
 
 import numpy as np
@@ -254,6 +255,12 @@ def test_without_the_package_the_extra_is_named(monkeypatch, package, method):
 
 
 # --- the catalog
+
+
+def test_the_catalog_is_there_once_it_is_asked_for():
+    program = "import simlink; print(simlink.generators.catalog.clickstream(seed=1)[0]['event_id'])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout == "0\n"
 
 
 def test_the_catalog_is_looked_up_by_name():

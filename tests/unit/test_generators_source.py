@@ -98,6 +98,24 @@ def test_a_generator_function_is_called_for_every_pass_and_closed_after_it():
     assert calls == ["open", "closed"] * 2
 
 
+def test_what_comes_before_an_error_of_the_source_is_handed_out():
+    def failing():
+        yield from range(1000)
+        raise OSError("the sensor is gone")
+
+    seen = []
+    values = (value for chunk in as_source(failing).chunks() for value in chunk)
+    with pytest.raises(OSError, match="the sensor is gone"):
+        seen.extend(values)
+    assert list(range(1000)) == seen
+
+
+def test_an_iterator_that_was_given_stays_its_owners():
+    numbers = (n for n in range(10))
+    assert values_of(as_source(numbers).chunks(0, 3)) == [0, 1, 2]
+    assert next(numbers) == 3
+
+
 def test_a_set_is_an_iterable_with_many_passes():
     source = as_source({1})
     assert [1] == values_of(source.chunks()) == values_of(source.chunks())
