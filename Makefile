@@ -34,6 +34,8 @@ proto: $(VENV)/.simlink-all  ## make the committed Protobuf code again
 
 setup: $(VENV)/.simlink-all  ## install everything: Python packages, brokers and build tools (the latter as root)
 	scripts/setup-debian brokers java
+	@# Kafka's jars: here, where a slow network is in nobody's way. What is missing is told, and tests that need it skip.
+	@$(BIN)/python -m simlink.testing.brokers || true
 
 clean:  ## remove the virtual environment and what tools left
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist examples/spring-receiver/target

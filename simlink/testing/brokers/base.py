@@ -80,6 +80,10 @@ class Broker(ABC):
         named = os.environ.get(cls.variable)
         return f"{_without_password(named)}, from {cls.variable}" if named else cls.locate()
 
+    @classmethod
+    def fetch(cls) -> None:
+        """Download now what the first start would, where that is anything. Raises BrokerUnavailable."""
+
     @abstractmethod
     def _prepare(self, folder: Path) -> None:
         """Write the configuration for ``self.ports`` into the folder; called once for every choice of ports."""

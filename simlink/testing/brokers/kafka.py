@@ -93,10 +93,17 @@ class KafkaBroker(Broker):
                 return f"{local}, run by {java}"
             return f"{find_maven()} will download Kafka {VERSION} (54 MB, once), run by {java}"
         except BrokerUnavailable as error:
+            problem = str(error).partition(": ")[0]
             raise BrokerUnavailable(
-                f"Kafka cannot run, {error} (Debian: apt-get install openjdk-17-jre-headless maven), "
+                f"Kafka cannot run, {problem}: apt-get install openjdk-17-jre-headless maven, "
                 "or set SIMLINK_KAFKA_URL=kafka://HOST:PORT"
             ) from error
+
+    @classmethod
+    def fetch(cls) -> None:
+        if not os.environ.get(cls.variable):
+            cls.locate()
+            cls(own=True)._find_java()
 
     def _prepare(self, folder: Path) -> None:
         client, controller = self.ports
