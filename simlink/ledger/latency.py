@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -74,6 +76,22 @@ class Latencies:
             kept = kept[tags[kept] < self._limit]
             values, tags = values[kept], tags[kept]
         self._values, self._tags = values, tags
+
+    @classmethod
+    def merged(cls, parts: Sequence[Latencies]) -> Latencies:
+        """All the values of all parts."""
+        whole = cls()
+        for part in parts:
+            part._fold()
+            if part.count:
+                whole._count(part.count, part.maximum, part.total)
+        # A tag above the lowest limit would not have stayed in the part that has that limit.
+        whole._limit = min([1.0, *(part._limit for part in parts)])
+        for part in parts:
+            low = part._tags < whole._limit if whole._limit < 1.0 else np.ones(len(part._tags), np.bool_)
+            whole._fresh.append((part._values[low], part._tags[low]))
+        whole._fold()
+        return whole
 
     def percentiles(self, *q: float) -> list[float]:
         """The percentiles ``q`` (0 … 100) in seconds; NaN where nothing was booked."""

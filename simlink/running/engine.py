@@ -77,6 +77,7 @@ class Engine:
         self.error: BaseException | None = None
         self.ended = False
         self.interrupted = False
+        self.before_start: Callable[[], None] = lambda: None
         lengths = [n for n in (count, source.length) if n is not None]
         self.total = min(lengths) if lengths else None
         self._duration = duration
@@ -100,7 +101,8 @@ class Engine:
         self._stop = threading.Event()
         self._blocking = False
         self._started: float | None = None
-        self._first_sent = self._last_sent = self._finished = 0.0
+        self._first_due: float | None = None
+        self._last_sent = self._finished = 0.0
         self._rows = _BATCH_ROWS
         self._lag, self._own_lag, self._latency = Latencies(1), Latencies(2), Latencies(3)
         self._out: deque[tuple[Entry, Seconds | float]] = deque()
@@ -145,7 +147,8 @@ class Engine:
             try:
                 self._feed.prepare()
                 self._connect()
-                self._started = self._first_sent = self._last_sent = self._clock()
+                self.before_start()
+                self._started = self._last_sent = self._clock()
                 if self._pacer is None:
                     self._send_unpaced()
                 else:
@@ -267,8 +270,8 @@ class Engine:
         full = self.channel.sender.window.room() < count
         entry = self._submit(batch)
         now = self._clock()
-        if not self._out and not self.totals.confirmed:
-            self._first_sent = now
+        if self._first_due is None:
+            self._first_due = float(due[0]) if isinstance(due, np.ndarray) else due
         self._last_sent = now
         self._adapt(batch.nbytes, count)
         pacer = self._pacer
@@ -395,8 +398,13 @@ class Engine:
             seconds=now - started,
             limit=self._duration,
             rate=self.meter.rate if peek else self.meter.add(now, totals.sent),
+            report=self.report,
             done=done,
         )
+
+    def latencies(self) -> tuple[Latencies, Latencies, Latencies]:
+        """Send lag, the part of it that is the run's own, and confirm latency."""
+        return self._lag, self._own_lag, self._latency
 
     def report(self) -> Report:
         """What it did so far."""
@@ -404,7 +412,7 @@ class Engine:
         now = self._finished if self.ended else self._clock()
         seconds = now - self._started if self._started is not None else 0.0
         pending = totals.sent - totals.confirmed - totals.failed - totals.unknown
-        span = self._last_sent - self._first_sent
+        span = 0.0 if self._first_due is None else self._last_sent - self._first_due
         if pacer is not None and totals.sent > 1 and span > 0:
             rate = (totals.sent - 1) / span
         else:

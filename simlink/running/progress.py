@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from simlink.errors import ConfigError
 
-__all__ = ["Bar", "Lines", "Progress", "Show", "chosen"]
+if TYPE_CHECKING:
+    from simlink.running.report import Report
+
+__all__ = ["Bar", "Lines", "Progress", "Show", "Watch", "chosen"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,7 @@ class Progress:
         seconds: since the start.
         limit: seconds that the run may last, or None.
         rate: messages a second over about the last second.
+        report: the whole report so far, made when it is called.
         done: this is the last word.
     """
 
@@ -39,6 +43,7 @@ class Progress:
     seconds: float
     limit: float | None
     rate: float
+    report: Callable[[], Report]
     done: bool = False
 
     @property
@@ -90,8 +95,28 @@ class Lines:
         due = progress.seconds - (self._last or 0.0) >= self.every
         if due or (progress.done and self._last is not None):
             self._last = progress.seconds
-            sys.stderr.write(f"{progress}\n")
+            sys.stderr.write(f"{self.text(progress)}\n")
             sys.stderr.flush()
+
+    def text(self, progress: Progress) -> str:
+        """The line."""
+        return str(progress)
+
+
+class Watch(Lines):
+    """As `Lines`, every second, with latency and send lag."""
+
+    def __init__(self) -> None:
+        super().__init__(every=1.0)
+
+    def text(self, progress: Progress) -> str:
+        report = progress.report()
+        more = [
+            f"{name} p50 {times['p50']:,.2f} p99 {times['p99']:,.2f} ms"
+            for name, times in (("latency", report.latency_ms), ("send lag", report.send_lag_ms))
+            if times is not None
+        ]
+        return ", ".join([str(progress), *more])
 
 
 class Bar:

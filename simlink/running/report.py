@@ -48,7 +48,8 @@ class Report:
         dropped: rows that ``on_overload="drop"`` skipped.
         behind: rows that were due within ``duration`` and were not sent, because the run was too far behind.
         seconds: from the first hand-over to the last receipt.
-        rate: messages a second: unpaced, ``sent / seconds``; paced, over the gaps between the first and the last.
+        rate: messages a second: unpaced, ``sent / seconds``; paced, over the gaps from when the first was due to
+            when the last went out.
         asked_rate: the rate that was asked for, None where there was none or it is not constant.
         bytes: of bodies and keys.
         valid: False when the run could not hold its own schedule: the 99th percentile of the lag that was its own

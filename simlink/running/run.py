@@ -11,10 +11,11 @@ from simlink.channels.url import did_you_mean
 from simlink.errors import ConfigError
 from simlink.generators import arrivals as processes
 from simlink.generators.seeding import random_seed
-from simlink.generators.source import Source, as_source
+from simlink.generators.source import GeneratorSource, Source, as_source
 from simlink.message import Key
 from simlink.running.engine import Engine
 from simlink.running.job import Job
+from simlink.running.pacing import Due
 from simlink.running.progress import Progress, chosen
 from simlink.running.report import Report
 from simlink.running.signals import Interrupted, interruptible
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from simlink.generators.arrivals import Arrivals
     from simlink.serializers.serializer import Serializer
 
-__all__ = ["prepare", "run", "start"]
+__all__ = ["check_options", "is_endless", "prepare", "run", "schedule_of", "start"]
 
 _POLICIES = ("lag", "block", "drop")
 
@@ -82,14 +83,15 @@ def run(
         EncodeError: a record that cannot be written; those before it were sent. SendError, ChannelClosed, ForkError.
         Interrupted: a KeyboardInterrupt, see above.
     """
+    check_options(count, duration, rate, on_overload)
+    origin = as_source(source)
     engine = prepare(
-        source,
+        origin,
         channel,
         count=count,
         duration=duration,
-        rate=rate,
-        arrivals=arrivals,
-        speed=speed,
+        due=schedule_of(origin, rate, arrivals, speed),
+        asked_rate=rate,
         key=key,
         headers=headers,
         on_overload=on_overload,
@@ -98,7 +100,7 @@ def run(
         topic=topic,
         serializer=serializer,
     )
-    if engine.total is None and duration is None:
+    if is_endless(origin) and count is None and duration is None:
         engine.discard()
         raise ConfigError(
             f"{engine.source.name} has no end: give count= or duration=, or use start(), which can be stopped"
@@ -143,14 +145,15 @@ def start(
     Raises:
         ConfigError and its kind, at once. What goes wrong later is raised by `Job.stop` and `Job.wait`.
     """
+    check_options(count, duration, rate, on_overload)
+    origin = as_source(source)
     engine = prepare(
-        source,
+        origin,
         channel,
         count=count,
         duration=duration,
-        rate=rate,
-        arrivals=arrivals,
-        speed=speed,
+        due=schedule_of(origin, rate, arrivals, speed),
+        asked_rate=rate,
         key=key,
         headers=headers,
         on_overload=on_overload,
@@ -168,9 +171,8 @@ def prepare(
     *,
     count: int | None,
     duration: float | None,
-    rate: float | None,
-    arrivals: Arrivals | None,
-    speed: float | None,
+    due: Due | None,
+    asked_rate: float | None,
     key: str | Callable[[Any], Key | None] | None,
     headers: Mapping[str, str] | None,
     on_overload: str,
@@ -179,24 +181,14 @@ def prepare(
     topic: bool,
     serializer: Serializer | None,
 ) -> Engine:
-    """Check everything, open the channel, and give the engine, not started.
+    """Open the channel, and give the engine, not started; the options are checked before.
 
     Raises:
         ConfigError and its kind.
     """
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
-        raise ConfigError(f"count is a number of records from 0 up, not {count!r}")
-    for name, value in (("duration", duration), ("rate", rate)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
-        ):
-            raise ConfigError(f"{name} is a finite number above 0, not {value!r}")
-    if on_overload not in _POLICIES:
-        raise ConfigError(f"on_overload is one of {', '.join(_POLICIES)}, not {on_overload!r}{_hint(on_overload)}")
     show = chosen(progress)
     origin = as_source(source)
-    schedule = _schedule(origin, rate, arrivals, speed)
-    if schedule is None and on_overload != "lag":
+    if due is None and on_overload != "lag":
         raise ConfigError(f"on_overload={on_overload!r} is about a pace: give rate=, arrivals= or speed=")
     checked = _checked_headers(headers)
     if isinstance(channel, Channel):
@@ -212,8 +204,8 @@ def prepare(
         opened,
         count=count,
         duration=None if duration is None else float(duration),
-        arrivals=schedule,
-        asked_rate=rate,
+        arrivals=due,
+        asked_rate=asked_rate,
         key=key,
         headers=checked,
         on_overload=on_overload,
@@ -223,6 +215,24 @@ def prepare(
     )
 
 
+def is_endless(source: Source) -> bool:
+    """Whether it surely has no end. How long a file or an iterator is may be unknown, but it has one."""
+    return isinstance(source, GeneratorSource) and source.length is None
+
+
+def check_options(count: int | None, duration: float | None, rate: float | None, on_overload: str) -> None:
+    """Raises ConfigError for a value that makes no sense."""
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+        raise ConfigError(f"count is a number of records from 0 up, not {count!r}")
+    for name, value in (("duration", duration), ("rate", rate)):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
+        ):
+            raise ConfigError(f"{name} is a finite number above 0, not {value!r}")
+    if on_overload not in _POLICIES:
+        raise ConfigError(f"on_overload is one of {', '.join(_POLICIES)}, not {on_overload!r}{_hint(on_overload)}")
+
+
 _topic = topic
 
 
@@ -230,7 +240,12 @@ def _hint(word: object) -> str:
     return did_you_mean(str(word), _POLICIES)
 
 
-def _schedule(source: Source, rate: float | None, arrivals: Arrivals | None, speed: float | None) -> Arrivals | None:
+def schedule_of(source: Source, rate: float | None, arrivals: Arrivals | None, speed: float | None) -> Arrivals | None:
+    """The one schedule that is asked for, or None.
+
+    Raises:
+        ConfigError: more than one, or one that the source has not.
+    """
     given = [name for name, value in (("rate", rate), ("arrivals", arrivals), ("speed", speed)) if value is not None]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} are two paces: give one of them")

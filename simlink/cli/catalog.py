@@ -1,0 +1,20 @@
+"""``simlink catalog``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(help="List the ready-made records and their fields.")
+def command() -> None:
+    """Print a name, what it is, and its fields, for each."""
+    from simlink.generators import catalog
+
+    for name in catalog.names():
+        make = catalog.get(name)
+        about = (make.__doc__ or "").strip().partition("\n")[0]
+        schema = make(seed=0).schema
+        click.echo(f"{name}: {about}" if about else name)
+        width = max(map(len, schema))
+        for field, kind in schema.fields.items():
+            click.echo(f"  {field:<{width}}  {kind.kind.value}{' or null' if kind.optional else ''}")

@@ -1,0 +1,236 @@
+"""``simlink receive URL``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from simlink.cli.output import emit, say
+from simlink.cli.spec import load_spec
+from simlink.errors import ConfigError, DecodeError
+from simlink.message import Batch
+
+if TYPE_CHECKING:
+    from simlink.channels.receiver import Receiver
+    from simlink.ledger import Ledger
+    from simlink.verification import Verifier
+
+_BATCH = 4096
+
+
+@click.command(help="Receive from a queue (or a topic) until --count, --idle or Ctrl-C, and report what came.")
+@click.argument("url")
+@click.option("--topic", is_flag=True, help="The URL is a topic's.")
+@click.option("--subscription", metavar="NAME", help="Share and remember this subscription of the topic.")
+@click.option("--start", metavar="earliest|new", help="Where reading starts, where the transport can replay.")
+@click.option("--serializer", default="json", show_default=True, metavar="json|protobuf|text", help="How to read them.")
+@click.option("--count", type=click.IntRange(min=0), help="End after so many; with --verify: so many were sent.")
+@click.option("--idle", type=float, metavar="S", help="End after so many quiet seconds.")
+@click.option("--verify", "spec", metavar="SPEC", help="Compare with these records, made again.")
+@click.option("--seed", type=click.IntRange(min=0), help="What those were drawn from.")
+@click.option("--out", metavar="FILE|-", help="Write each record as a line of NDJSON, before it is acknowledged.")
+@click.option("--timeout", type=float, default=30.0, show_default=True, metavar="S", help="Wait for the broker.")
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object on stdout.")
+def command(
+    url: str,
+    topic: bool,
+    subscription: str | None,
+    start: str | None,
+    serializer: str,
+    count: int | None,
+    idle: float | None,
+    spec: str | None,
+    seed: int | None,
+    out: str | None,
+    timeout: float,
+    as_json: bool,
+) -> int:
+    """Receive, report, and say by the exit status how it went."""
+    from simlink.channels import channel as channels
+    from simlink.running.signals import interruptible
+    from simlink.serializers.lookup import serializer_for
+    from simlink.verification import Verifier
+
+    if start not in (None, "earliest", "new"):
+        raise ConfigError(f"--start is earliest or new, not {start!r}")
+    if idle is not None and not idle > 0:
+        raise ConfigError(f"--idle is a number of seconds above 0, not {idle:g}")
+    if seed is not None and spec is None:
+        raise ConfigError("--seed goes with --verify SPEC")
+    source = None if spec is None else load_spec(spec, seed)
+    reader = serializer_for(serializer, source)
+    opened = (channels.topic if topic else channels.queue)(url, serializer=reader)
+    stopped = False
+    with ExitStack() as stack:
+        sink = None if out is None else stack.enter_context(_sink(out, reader))
+        stack.enter_context(opened)
+        receiver = opened.receiver(subscription, start=start, idle=idle)
+        verifier = None if source is None else Verifier(receiver, source, count=count)
+
+        def stop(_number: int) -> None:
+            nonlocal stopped
+            stopped = True
+            receiver.stop()
+
+        with interruptible(stop):
+            receiver.open(timeout)
+            stack.enter_context(receiver)
+            say(f"ready {receiver.url}")
+            books = _Books(receiver, verifier)
+            for batch in _batches(receiver, verifier, count):
+                books.add(batch)
+                if sink is not None:
+                    sink.write(batch)
+    report = books.report(seed)
+    say(_text(report))
+    if as_json:
+        emit(report)
+    if stopped:
+        return 130
+    return 0 if report["ok"] else 1
+
+
+def _batches(receiver: Receiver, verifier: Verifier | None, count: int | None) -> Iterator[Batch]:
+    """What comes, until enough has come. A batch is acknowledged when the next one is asked for."""
+    if verifier is not None:
+        if not verifier.complete:
+            for batch in receiver.batches():
+                yield batch
+                if verifier.complete:
+                    return
+        return
+    left = count
+    if left is None or left >= 2 * _BATCH:
+        for batch in receiver.batches():
+            yield batch
+            if left is not None:
+                left -= len(batch)
+                # The last ones are read one by one: nobody may take more than was asked for.
+                if left < _BATCH:
+                    break
+        else:
+            return
+    if left:
+        for delivery in receiver:
+            yield delivery._hand.batch[delivery._row : delivery._row + 1]
+            left -= 1
+            if not left:
+                return
+
+
+class _Books:
+    """The accounts, with or without something to compare with."""
+
+    def __init__(self, receiver: Receiver, verifier: Verifier | None) -> None:
+        from simlink.ledger import Ledger
+
+        self._receiver = receiver
+        self._verifier = verifier
+        # Order is only told where something is verified.
+        self._ledger: Ledger = Ledger(order=False) if verifier is None else verifier.ledger
+        self._first = self._last = 0.0
+        self._bytes = 0
+
+    def add(self, batch: Batch) -> None:
+        self._last = time.monotonic()
+        self._first = self._first or self._last
+        self._bytes += batch.nbytes
+        if self._verifier is not None:
+            self._verifier.book(batch)
+        else:
+            self._ledger.book(batch)
+
+    def report(self, seed: int | None) -> dict[str, Any]:
+        ledger = self._ledger
+        stats = self._receiver.stats()
+        seconds = self._last - self._first
+        report: dict[str, Any] = {
+            "url": self._receiver.url,
+            "received": ledger.received,
+            # Messages without an identity cannot be told apart.
+            "unique": None if ledger.anonymous else ledger.unique,
+            "lost": None,
+            "duplicated": ledger.duplicated,
+            "reordered": None,
+            "corrupt": None,
+            "redelivered": stats["redelivered"],
+            "undecodable": stats["undecodable"],
+            "seconds": round(seconds, 6),
+            "rate": round(ledger.received / seconds, 3) if seconds > 0 else 0.0,
+            "bytes": self._bytes,
+            "latency_ms": ledger.latency.as_ms() or {"p50": None, "p90": None, "p99": None, "max": None},
+            "seed": seed,
+        }
+        report["ok"] = not report["undecodable"]
+        if self._verifier is not None:
+            found = self._verifier.result().as_dict()
+            found["latency_ms"] = report["latency_ms"]
+            report |= found
+        return report
+
+
+def _text(report: dict[str, Any]) -> str:
+    """The same for people."""
+    shown = [f"{name} {value:,}" for name, value in report.items() if isinstance(value, int) and name not in _HIDDEN]
+    latency = report["latency_ms"]
+    if latency["p50"] is not None:
+        shown.append(f"latency p50 {latency['p50']:,.2f} ms, p99 {latency['p99']:,.2f} ms")
+    lines = [", ".join([*shown, f"{report['rate']:,.0f}/s in {report['seconds']:.3f} s"])]
+    if report.get("missing"):
+        lines.append(f"lost rows {', '.join(map(str, report['missing']))}{' …' if report['lost'] > 10 else ''}")
+    lines += report.get("differences", [])
+    return "\n".join(lines)
+
+
+_HIDDEN = {"ok", "seed", "order_kept", "bytes"}
+
+
+class _Sink:
+    """Records as lines, on their way to a file before they are acknowledged."""
+
+    def __init__(self, file: IO[bytes], *, raw: bool) -> None:
+        self._file = file
+        self._raw = raw
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch and flush it. A body that cannot be read has no line; it is said on stderr."""
+        import msgspec
+
+        values = batch.outcomes
+        bad = [value for value in values if type(value) is DecodeError]
+        for error in bad:
+            say(f"a message cannot be read: {error}: {error.body[:200]!r}")
+        # JSON goes out as it came, unless somebody has laid it out over several lines.
+        if self._raw and not bad and not any(b"\n" in body for body in batch.bodies):
+            lines = list(batch.bodies)
+        else:
+            lines = [
+                body if self._raw and b"\n" not in body else msgspec.json.encode(value)
+                for body, value in zip(batch.bodies, values, strict=True)
+                if type(value) is not DecodeError
+            ]
+        if lines:
+            self._file.write(b"\n".join(lines) + b"\n")
+        self._file.flush()
+
+
+@contextmanager
+def _sink(out: str, reader: Any) -> Iterator[_Sink]:
+    from simlink.serializers.json import Json
+
+    raw = isinstance(reader, Json)
+    if out == "-":
+        yield _Sink(sys.stdout.buffer, raw=raw)
+        return
+    try:
+        file = Path(out).open("wb")  # noqa: SIM115 – closed below, and by the error that it may be
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from error
+    with file:
+        yield _Sink(file, raw=raw)

@@ -1,0 +1,277 @@
+"""A run in several processes: worker i of n sends the blocks k ≡ i (mod n), as a producer of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from simlink.channels.channel import queue, topic
+from simlink.errors import ConfigError, MissingExtra, SendError, SimlinkError
+from simlink.generators.source import as_source
+from simlink.ledger.latency import Latencies
+from simlink.running.pacing import LAG_BOUND, Striped
+from simlink.running.progress import Meter, Progress, Show, chosen
+from simlink.running.report import Report
+from simlink.running.run import check_options, is_endless, prepare, schedule_of
+from simlink.running.signals import Interrupted, interruptible
+
+if TYPE_CHECKING:
+    from simlink.generators.arrivals import Arrivals
+    from simlink.generators.source import Source
+    from simlink.message import Key
+    from simlink.serializers.serializer import Serializer
+
+__all__ = ["run_workers"]
+
+_READY = 60.0
+_SUMS = (
+    *("sent", "confirmed", "failed", "unknown", "settled", "rejected", "unsettled", "resent", "dropped", "behind"),
+    *("bytes", "stall_seconds", "bad_lines"),
+)
+
+
+def run_workers(
+    source: Any,
+    url: str,
+    *,
+    workers: int,
+    count: int | None = None,
+    duration: float | None = None,
+    rate: float | None = None,
+    arrivals: Arrivals | None = None,
+    speed: float | None = None,
+    key: str | Callable[[Any], Key | None] | None = None,
+    on_overload: str = "lag",
+    progress: bool | Callable[[Progress], object] = True,
+    timeout: float | None = 30.0,
+    topic: bool = False,
+    serializer: Serializer | None = None,
+) -> Report:
+    """As `run` to a URL, in ``workers`` processes. They begin together; a schedule is dealt out to them arrival by
+    arrival. Only a generator can be divided. The report is that of all: its counts are sums, its percentiles are over
+    the messages of all.
+
+    Raises:
+        ConfigError: also where the source cannot be divided or handed to another process, or the transport does not
+            leave the process. SendError: a worker failed; the others went on. Otherwise as `run`.
+    """
+    check_options(count, duration, rate, on_overload)
+    show = chosen(progress)
+    whole = as_source(source)
+    if count is None and duration is None and is_endless(whole):
+        raise ConfigError(f"{whole.name} has no end: give count= or duration=")
+    schedule = schedule_of(whole, rate, arrivals, speed)
+    total = whole.length if count is None else count if whole.length is None else min(count, whole.length)
+    part = whole if count is None else whole.take(count)
+    masked = _check_transport(url, topic=topic)
+    options = {
+        "duration": duration,
+        "key": key,
+        "on_overload": on_overload,
+        "timeout": timeout,
+        "topic": topic,
+        "serializer": serializer,
+        "asked_rate": None,
+    }
+    team = _Team(workers)
+    with ExitStack() as stack:
+        stack.callback(team.close)
+        for i in range(workers):
+            due = None if schedule is None else Striped(schedule, i, workers)
+            team.start(i, part.shard(i, workers), url, due, options)
+        stack.enter_context(interruptible(team.interrupt))
+        team.follow(show, whole.name, masked, total, duration)
+    report = replace(team.report(paced=schedule is not None), asked_rate=rate)
+    if team.errors:
+        config, message = team.errors[0]
+        error: SimlinkError = ConfigError(message) if config else SendError(message, url=masked)
+        error.report = report  # type: ignore[attr-defined]  # every exception has room for it
+        raise error
+    if team.signal is not None:
+        raise Interrupted(team.signal, report)
+    return report
+
+
+def _check_transport(url: str, *, topic: bool) -> str:
+    with (_topic if topic else queue)(url) as channel:
+        if not channel.capabilities.cross_process:
+            raise ConfigError(f"{channel.url} stays in one process: it cannot have workers")
+        return channel.url
+
+
+_topic = topic
+
+
+class _Team:
+    """The processes, and what they say."""
+
+    def __init__(self, workers: int) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._barrier = self._context.Barrier(workers)
+        self._processes: list[Any] = []
+        self._pipes: dict[Connection, int] = {}
+        self._counts: dict[int, tuple[int, int, int, int, int]] = {}
+        self._finals: list[tuple[Report, Latencies, Latencies, Latencies]] = []
+        self.errors: list[tuple[bool, str]] = []
+        self.signal: int | None = None
+
+    def start(self, i: int, source: Source, url: str, due: Striped | None, options: dict[str, Any]) -> None:
+        """Start worker ``i``.
+
+        Raises:
+            ConfigError: the source cannot be handed to another process.
+        """
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=_work, args=(theirs, self._barrier, source, url, due, options), name=f"simlink-worker-{i}"
+        )
+        self._pipes[ours] = i
+        try:
+            process.start()
+        except (AttributeError, TypeError, ValueError, ImportError) as error:
+            raise ConfigError(f"{source.name} cannot be handed to a worker process: {error}") from error
+        finally:
+            theirs.close()
+        self._processes.append(process)
+
+    def interrupt(self, number: int) -> None:
+        """Tell all to stop and drain."""
+        self.signal = number
+        for process in self._processes:
+            process.terminate()
+
+    def follow(self, show: Show | None, name: str, url: str, total: int | None, limit: float | None) -> None:
+        """Read what they say until all have ended."""
+        meter = Meter()
+        started = time.monotonic()
+        told = 0.0
+        while self._pipes:
+            for ready in wait(list(self._pipes), timeout=0.1):
+                assert isinstance(ready, Connection)
+                self._hear(ready)
+            now = time.monotonic()
+            over = not self._pipes
+            if show is not None and (over or now - told >= 0.1):
+                told = now
+                sums = [sum(column) for column in zip(*self._counts.values(), strict=True)] or [0] * 5
+                sent, confirmed, failed, unknown, dropped = sums
+                show(
+                    Progress(
+                        source=name,
+                        url=url,
+                        sent=sent,
+                        confirmed=confirmed,
+                        failed=failed,
+                        unknown=unknown,
+                        dropped=dropped,
+                        total=total,
+                        seconds=now - started,
+                        limit=limit,
+                        rate=meter.add(now, sent),
+                        report=lambda: self.report(paced=False),
+                        done=over,
+                    )
+                )
+
+    def _hear(self, pipe: Connection) -> None:
+        i = self._pipes[pipe]
+        try:
+            what, value = pipe.recv()
+        except (EOFError, OSError):
+            del self._pipes[pipe]
+            pipe.close()
+            self._processes[i].join()
+            status = self._processes[i].exitcode
+            if status:
+                self._barrier.abort()
+                self.errors.append((False, f"worker {i} ended with status {status}"))
+            return
+        if what == "counts":
+            self._counts[i] = value
+        elif what == "final":
+            report = value[0]
+            self._counts[i] = (report.sent, report.confirmed, report.failed, report.unknown, report.dropped)
+            self._finals.append(value)
+        else:
+            config, message = value
+            self.errors.append((config, f"worker {i}: {message}"))
+
+    def report(self, *, paced: bool) -> Report:
+        """Of all that have ended."""
+        if not self._finals:
+            raise SendError("no worker has reported")
+        reports = [final[0] for final in self._finals]
+        lag = Latencies.merged([final[1] for final in self._finals])
+        own = Latencies.merged([final[2] for final in self._finals])
+        latency = Latencies.merged([final[3] for final in self._finals])
+        seconds = max(r.seconds for r in reports)
+        sent = sum(r.sent for r in reports)
+        first = reports[0]
+        return replace(
+            first,
+            **{name: sum(getattr(r, name) for r in reports) for name in _SUMS},
+            producer=tuple(str(r.producer) for r in reports),
+            seconds=seconds,
+            rate=round(sum(r.rate for r in reports) if paced else sent / seconds if seconds > 0 else 0.0, 3),
+            valid=not own.count or own.percentiles(99)[0] <= LAG_BOUND,
+            send_lag_ms=lag.as_ms(),
+            latency_ms=latency.as_ms(),
+            negative_gaps=max(r.negative_gaps for r in reports),
+            interrupted=any(r.interrupted for r in reports),
+            error=next((r.error for r in reports if r.error is not None), None),
+            workers=len(self._processes),
+        )
+
+    def close(self) -> None:
+        """End whoever is left."""
+        for process in self._processes:
+            if process.is_alive():
+                process.terminate()
+        for process in self._processes:
+            process.join(5.0)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+        for pipe in list(self._pipes):
+            pipe.close()
+
+
+def _work(
+    pipe: Connection, barrier: Any, source: Source, url: str, due: Striped | None, options: dict[str, Any]
+) -> None:
+    """What a worker does."""
+    # Ctrl-C reaches the whole process group; the parent alone decides, and tells with SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def tell(progress: Progress) -> None:
+        counts = (progress.sent, progress.confirmed, progress.failed, progress.unknown, progress.dropped)
+        pipe.send(("counts", counts))
+
+    with pipe, suppress(BrokenPipeError):
+        try:
+            engine = prepare(source, url, count=None, due=due, headers=None, progress=tell, **options)
+        except SimlinkError as error:
+            barrier.abort()
+            pipe.send(("error", (isinstance(error, ConfigError | MissingExtra), str(error))))
+            return
+        engine.before_start = lambda: _together(barrier)
+        with interruptible(lambda _: engine.on_signal()):
+            engine.execute()
+        if engine.error is not None:
+            barrier.abort()
+            config = isinstance(engine.error, ConfigError | MissingExtra)
+            if not isinstance(engine.error, threading.BrokenBarrierError):
+                pipe.send(("error", (config, str(engine.error) or type(engine.error).__name__)))
+        pipe.send(("final", (engine.report(), *engine.latencies())))
+
+
+def _together(barrier: Any) -> None:
+    barrier.wait(_READY)
