@@ -9,11 +9,23 @@ __all__ = ["main"]
 
 def main(args: list[str] | None = None) -> int:
     """Run a command; the exit status: 0 done, 1 something was lost or failed, 2 bad usage, 130 interrupted."""
+    arguments = sys.argv[1:] if args is None else args
+    if arguments in ([], ["-h"], ["--help"]):
+        # The first thing that anybody types needs no command line library.
+        from simlink.cli.overview import overview
+
+        sys.stdout.write(overview())
+        return 0
+    if arguments == ["--version"]:
+        from simlink import __version__
+
+        sys.stdout.write(f"simlink {__version__}\n")
+        return 0
     try:
         import click  # noqa: F401 – to see whether it is there
     except ImportError:
-        sys.stderr.write("simlink's command line needs click: pip install 'simlink[cli]'\n")
+        sys.stderr.write("simlink: its commands need click: pip install 'simlink[cli]'\n")
         return 2
     from simlink.cli.app import invoke
 
-    return invoke(args)
+    return invoke(arguments)

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
+import threading
 from importlib import import_module
 
 import click
 
-from simlink import __version__
+from simlink.cli.overview import COMMANDS
 from simlink.errors import ConfigError, MissingExtra, SimlinkError
 
 __all__ = ["invoke"]
 
-_COMMANDS = {
-    "preview": "Show the first records of a SPEC.",
-    "catalog": "List the ready-made records and their fields.",
-    "generate": "Write records to a file.",
-    "send": "Send records to a URL, and report what became of each.",
-    "receive": "Receive from a URL, and verify what came.",
-    "demo": "Send between two processes, and prove that all arrived.",
-    "brokers": "Start and stop real brokers on this machine.",
-    "doctor": "What is installed, and the command that adds the rest.",
-}
-"""Name → one line, so that ``--help`` loads no command. The file of a command has its name."""
-
 
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"simlink.cli.{cmd_name}").command
         return command
@@ -41,49 +31,26 @@ class _Lazy(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in _COMMANDS and not name.startswith("-"):
-            close = difflib.get_close_matches(name, _COMMANDS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_COMMANDS)}"
+        if name not in COMMANDS and not name.startswith("-"):
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
             raise click.UsageError(f"no command {name!r}: {hint}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
-_EPILOG = """\
-SPEC is a name of the catalog, module:object, replay:FILE, or - (NDJSON from standard input).
-
-Exit status: 0 done, 1 something was lost or failed, 2 bad usage, 130 interrupted.
-"""
 
 group = _Lazy(
     name="simlink",
     help="Send simulated data between machines, and prove that it arrived.",
-    epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    params=[
-        click.Option(
-            ["--version"],
-            is_flag=True,
-            is_eager=True,
-            expose_value=False,
-            callback=lambda ctx, _param, value: _version(ctx) if value else None,
-            help="Show the version.",
-        )
-    ],
 )
-
-
-def _version(ctx: click.Context) -> None:
-    click.echo(f"simlink {__version__}")
-    ctx.exit()
 
 
 def invoke(args: list[str] | None = None) -> int:
     """Run a command line; the exit status. Whatever goes wrong is one line on stderr."""
     arguments = sys.argv[1:] if args is None else args
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        # SIGTERM is Ctrl-C from the first moment on, also before a run drains by itself.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = group.main(arguments, prog_name="simlink", standalone_mode=False)
         sys.stdout.flush()

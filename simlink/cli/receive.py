@@ -131,6 +131,8 @@ class _Books:
         from simlink.ledger import Ledger
 
         self._receiver = receiver
+        # With the port that was really bound, which nobody knows any more once it is closed.
+        self._url = receiver.url
         self._verifier = verifier
         # Order is only told where something is verified.
         self._ledger: Ledger = Ledger(order=False) if verifier is None else verifier.ledger
@@ -151,7 +153,7 @@ class _Books:
         stats = self._receiver.stats()
         seconds = self._last - self._first
         report: dict[str, Any] = {
-            "url": self._receiver.url,
+            "url": self._url,
             "received": ledger.received,
             # Messages without an identity cannot be told apart.
             "unique": None if ledger.anonymous else ledger.unique,

@@ -45,13 +45,9 @@ def interruptible(told: Callable[[int], None]) -> Iterator[None]:
             raise Interrupted(number)
         told(number)
 
-    replaced: list[tuple[signal.Signals, Any]] = []
-    for number, default in (
-        (signal.SIGINT, signal.default_int_handler),
-        (signal.SIGTERM, signal.SIG_DFL),
-    ):
-        if signal.getsignal(number) == default:
-            replaced.append((number, signal.signal(number, handler)))
+    ours: tuple[Any, ...] = (signal.SIG_DFL, signal.default_int_handler)
+    free = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) in ours]
+    replaced = [(number, signal.signal(number, handler)) for number in free]
     try:
         yield
     finally:
