@@ -31,6 +31,7 @@ _BUSY_TICK = 0.005
 _SLICE = 0.1
 _FIRST_BACKOFF = 0.02
 _MAX_BACKOFF = 1.0
+_OPEN_SLICE = 5.0
 
 
 class Sender:

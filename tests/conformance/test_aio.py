@@ -85,7 +85,7 @@ class AioHarness(conformance.Harness):
             self.loop.close()
 
 
-# A receiver that is awaited has a thread of its own, so it is nobody's in particular; and a loop does not survive a fork.
+# An awaited receiver has a thread of its own and is nobody's in particular; a loop does not survive a fork.
 NOT_MEANT = {
     "a_receiver_belongs_to_one_thread",
     "a_channel_is_dead_after_a_fork",
