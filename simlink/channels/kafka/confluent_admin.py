@@ -35,8 +35,18 @@ logger.addHandler(logging.NullHandler())
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not that an option of ours is experimental: its purpose, and what follows if it fails, is in `sender`."""
-    return "enable.gapless.guarantee" not in record.getMessage()
+    """Whether a line of the library's own is for the user's eyes.
+
+    That an option of ours is experimental is not: what it is for, and what follows if it fails, is in `sender`. Nor is
+    every attempt to reach a broker that is away, many times a second: that shows for debugging only.
+    """
+    text = record.getMessage()
+    if "enable.gapless.guarantee" in text:
+        return False
+    if text.startswith(("FAIL", "DISCONN", "ERROR")) and record.levelno > logging.DEBUG:
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return logger.isEnabledFor(logging.DEBUG)
+    return True
 
 
 logger.addFilter(_worth_saying)
