@@ -262,6 +262,8 @@ class Subscription:
                 segment = heapq.heappop(self._first)[1]
             elif self._fresh:
                 segment = self._fresh.popleft()
+            elif careful and self._unpark_own(reader):
+                continue
             else:
                 break
             if segment.origin is not None and segment.origin.ready is not None and not segment.origin.ready():
@@ -422,6 +424,14 @@ class Subscription:
     def _unpark(self, key: bytes) -> None:
         for segment in self._parked.pop(key, ()):
             heapq.heappush(self._first, (segment.first, segment))
+
+    def _unpark_own(self, reader: Reader) -> bool:
+        """Let a reader have what another one parked under keys that are this reader's; whether there was any."""
+        owner = self._owner or {}
+        mine = [key for key in self._parked if key not in self._blocked and owner.get(key, (reader,))[0] is reader]
+        for key in mine:
+            self._unpark(key)
+        return bool(mine)
 
     def _give_back(self, reader: Reader, held: Held) -> None:
         segment = held.segment
