@@ -33,7 +33,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "AlreadySettled",
@@ -203,3 +203,18 @@ class AlreadySettled(StateError):
 
 class ForkError(StateError):
     """The channel was opened in a parent process; open a new one after the fork."""
+
+
+_LISTED = 20
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The hint behind an unknown name: ``"; did you mean 'x'?"``, or the names that there are (the first 20)."""
+    import difflib
+
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    more = ", …" if len(names) > _LISTED else ""
+    return f"; known: {', '.join(names[:_LISTED])}{more}" if names else ""

@@ -15,9 +15,18 @@ from simlink.channels.driver import Capabilities, Mode, Order, ReceiverOptions
 from simlink.channels.receipt import Receipt
 from simlink.channels.registry import driver_class
 from simlink.channels.sender import Sender
-from simlink.channels.url import Option, convert_options, did_you_mean, parse_url
+from simlink.channels.url import Option, convert_options, parse_url
 from simlink.channels.window import Entry, Totals, Window
-from simlink.errors import ChannelClosed, ConfigError, ForkError, InvalidURL, NotSupported, SendError, SendTimeout
+from simlink.errors import (
+    ChannelClosed,
+    ConfigError,
+    ForkError,
+    InvalidURL,
+    NotSupported,
+    SendError,
+    SendTimeout,
+    did_you_mean,
+)
 from simlink.message import EMPTY_HEADERS, Batch, Key, Message, Same, encode_key
 from simlink.serializers.serializer import Serializer
 

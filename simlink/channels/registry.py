@@ -11,8 +11,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from simlink.channels.driver import Driver
-from simlink.channels.url import did_you_mean
-from simlink.errors import ConfigError, MissingExtra, UnknownScheme
+from simlink.errors import ConfigError, MissingExtra, UnknownScheme, did_you_mean
 
 __all__ = ["driver_class", "known_schemes"]
 

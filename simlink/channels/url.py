@@ -7,16 +7,15 @@ list, which `urllib` cannot read, so the authority is taken apart here; escapes 
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from simlink.errors import ConfigError, InvalidURL
+from simlink.errors import ConfigError, InvalidURL, did_you_mean
 
-__all__ = ["Host", "Option", "Target", "convert_options", "did_you_mean", "parse_url"]
+__all__ = ["Host", "Option", "Target", "convert_options", "parse_url"]
 
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.\-]*$")
 _NAME = re.compile(r"^[A-Za-z0-9._~@:+\-]{1,200}$")
@@ -233,12 +232,3 @@ def _convert(option: Option, name: str, value: Any, where: str, error: type[Conf
     if option.minimum is not None and not result >= option.minimum:
         raise error(f"{where}: {name}={shown} must be at least {option.minimum:g}")
     return result
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"``, or the list of what there is."""
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from simlink.block import Coded, Column, FieldType, Kind, Pool
-from simlink.errors import ConfigError, MissingExtra
+from simlink.errors import ConfigError, MissingExtra, did_you_mean
 from simlink.generators.draws import scaled
 from simlink.generators.field import Bound, Context, Field, Scope, infer, object_array, plain
-from simlink.generators.naming import did_you_mean
 from simlink.generators.seeding import derive_seed
 
 __all__ = ["faker"]

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simlink.block import Coded, Column, FieldType, Kind, Masked, Pool, Ragged, Schema, Struct
-from simlink.errors import ConfigError
+from simlink.errors import ConfigError, did_you_mean
 from simlink.generators import seeding
-from simlink.generators.naming import did_you_mean
 
 __all__ = ["BLOCK_ROWS", "Bound", "Constant", "Context", "Field", "Scope", "as_array", "as_field", "infer", "plain"]
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from simlink.block import Block, FieldType, Schema
-from simlink.errors import ConfigError
+from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.field import BLOCK_ROWS, BlockContext, Bound, Field, Scope, as_field
 from simlink.generators.generator import Generator
-from simlink.generators.naming import did_you_mean
 from simlink.generators.nesting import Nested, bind_fields, step_name
 
 __all__ = ["Record", "record"]

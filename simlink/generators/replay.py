@@ -12,12 +12,11 @@ from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 
-from simlink.errors import ConfigError, DecodeError, StateError
+from simlink.errors import ConfigError, DecodeError, StateError, did_you_mean
 from simlink.generators.arrivals import Arrivals, Seconds, check_speed
 from simlink.generators.field import BLOCK_ROWS
 from simlink.generators.formats import FORMATS, Parsed
 from simlink.generators.lines import BadLine, open_file, read_lines
-from simlink.generators.naming import did_you_mean
 from simlink.generators.source import Chunk, Source, check_range, field_of
 from simlink.generators.times import to_microseconds
 

@@ -17,10 +17,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from simlink.block import Block, Coded, Column, Masked, Pool, Struct, as_list
-from simlink.errors import ConfigError, StateError
+from simlink.errors import ConfigError, StateError, did_you_mean
 from simlink.generators.arrivals import Arrivals
 from simlink.generators.generator import BLOCK_ROWS, Generator
-from simlink.generators.naming import did_you_mean
 from simlink.message import encode_key
 
 __all__ = ["Chunk", "Source", "as_source", "field_of", "key_column"]

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simlink.block import Column, FieldType, Kind
-from simlink.errors import ConfigError
+from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.arrivals import Arrivals
 from simlink.generators.field import Bound, Context, Field, Scope
-from simlink.generators.naming import did_you_mean
 from simlink.generators.seeding import derive_seed
 from simlink.generators.texts import codepoints, to_texts
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from simlink.channels.channel import Channel, _checked_headers, queue, topic
-from simlink.channels.url import did_you_mean
-from simlink.errors import ConfigError
+from simlink.errors import ConfigError, did_you_mean
 from simlink.generators import arrivals as processes
 from simlink.generators.seeding import random_seed
 from simlink.generators.source import GeneratorSource, Source, as_source

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-from simlink.errors import ConfigError
+from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.catalog.clickstream import clickstream
 from simlink.generators.generator import Generator
-from simlink.generators.naming import did_you_mean
 
 __all__ = ["clickstream", "get", "names"]
 
