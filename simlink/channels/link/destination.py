@@ -25,6 +25,8 @@ from simlink.message import Batch, Same, Verdict
 
 __all__ = ["Destination", "LinkOrigin"]
 
+_Identities = list[tuple[bytes, Any, Any]]
+"""``(producer, sequences, rows)``; ``rows`` indexes the batch."""
 _FLOOR = 64
 """A link with nothing granted gets this much while there is room at all, even if others hold more than there is."""
 _MAX_LOST_LINKS = 4096
@@ -208,9 +210,10 @@ class Destination:
 
     def _offer(self, link: ReceiverLink, first: int, batch: Batch) -> int:
         """How many of the first messages found their place: in the hub, or beside a copy of their own."""
-        duplicate = self._check(batch)
+        identities = list(_identities(batch))
+        duplicate = self._check(identities, len(batch))
         if duplicate is None:
-            return self._offer_fresh(link, first, batch)
+            return self._offer_fresh(link, first, batch, identities)
         held = held_identities(self.hub)
         taken = 0
         for start, stop, seen in _stretches(duplicate):
@@ -220,26 +223,28 @@ class Destination:
                 self.duplicates += stop - start
                 taken = stop
                 continue
-            taken = start + self._offer_fresh(link, first + start, batch[start:stop])
+            part = batch[start:stop]
+            taken = start + self._offer_fresh(link, first + start, part, list(_identities(part)))
             if taken < stop:
                 break
         return taken
 
-    def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch) -> int:
-        origin = LinkOrigin(link, first, batch, self._on_settled, partial(self._ready, link))
+    def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch, identities: _Identities) -> int:
+        origin = LinkOrigin(link, first, batch, self._on_settled, link.ready or partial(self._ready, link))
+        link.ready = origin.ready
         taken = self.hub.offer(batch, origin)
         if taken:
-            for producer, sequences, _ in _identities(batch if taken == len(batch) else batch[:taken]):
+            for producer, sequences, _ in identities if taken == len(batch) else _identities(batch[:taken]):
                 self.dedup.mark(producer, sequences)
         return taken
 
-    def _check(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    def _check(self, identities: _Identities, n: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         out = None
-        for producer, sequences, rows in _identities(batch):
+        for producer, sequences, rows in identities:
             seen = self.dedup.check(producer, sequences)
             if seen is not None:
                 if out is None:
-                    out = np.zeros(len(batch), np.bool_)
+                    out = np.zeros(n, np.bool_)
                 out[rows] = seen
         return out
 
@@ -285,12 +290,18 @@ class Destination:
         """Credit: each link its share of half the bound, as far as the room goes that is not promised to others."""
         if not links:
             return
+        share = max(self.hub.max_messages // (2 * len(links)), 1)
+        share_bytes = max(self.hub.max_bytes // (2 * len(links)), 1)
+        enough, enough_bytes = share - max(share // 8, 1), share_bytes - max(share_bytes // 8, 1)
+        for link in links:
+            if link.credit - link.expected <= enough or link.credit_bytes - link.received_bytes <= enough_bytes:
+                break
+        else:
+            return  # nobody wants more than a crumb
         with self.hub.changed:
             subscriptions = list(self.hub.subscriptions.values())
             room = min((s.room() for s in subscriptions), default=self.hub.max_messages)
             room_bytes = self.hub.max_bytes - max((s.nbytes for s in subscriptions if s.overflow != "drop"), default=0)
-        share = max(self.hub.max_messages // (2 * len(links)), 1)
-        share_bytes = max(self.hub.max_bytes // (2 * len(links)), 1)
         free = room - sum(max(0, link.credit - link.accepted) for link in links)
         free_bytes = room_bytes - sum(max(0, link.credit_bytes - link.received_bytes) for link in links)
         for link in links:
@@ -335,7 +346,7 @@ def _top_up(outstanding: int, share: int, room: int, free: int, floor: int) -> i
 
 
 def _identities(batch: Batch) -> Iterator[tuple[bytes, Any, Any]]:
-    """``(producer, sequences, rows)`` for those that have an identity; ``rows`` indexes the batch."""
+    """The identities of a batch, by producer, without the messages that have none."""
     producers, sequences = batch.producers, batch.sequences
     if isinstance(producers, Same):
         if producers.value is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 
 from simlink.channels.link.runs import Runs
 from simlink.channels.wire.frames import (
@@ -52,6 +53,8 @@ class ReceiverLink:
         self.orphaned = False
         self.blocked = False
         """Somebody was refused messages because the sender was silent for too long."""
+        self.ready: Callable[[], bool] | None = None
+        """Whether its messages may be handed out; kept here so that it is made once."""
         self._low = 0
         self._rejected: list[Run] = []  # at or above `_low`: the sender may not have heard
         self._returned: list[tuple[int, int, bool]] = []

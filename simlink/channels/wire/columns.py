@@ -37,7 +37,9 @@ def write_batch(batch: Batch, lows: Mapping[bytes, int], out: pb.Batch) -> None:
     out.bodies.extend(batch.bodies)
     _write_keys(batch.keys, n, out)
     _write_content_types(batch.content_types, n, out)
-    _write_headers(batch.headers, n, out)
+    headers = batch.headers
+    if not (isinstance(headers, Same) and headers.value is EMPTY_HEADERS):
+        _write_headers(headers, n, out)
     _write_producers(batch.producers, lows, n, out)
     _write_sequences(batch.sequences, n, out)
     _write_timestamps(batch.timestamps, n, out)
@@ -71,8 +73,12 @@ def _write_keys(keys: Sequence[bytes | None], n: int, out: pb.Batch) -> None:
 def _write_content_types(types: Sequence[str | None], n: int, out: pb.Batch) -> None:
     if not n:
         return
+    if isinstance(types, Same):
+        if types.value:
+            out.content_types.append(types.value)
+        return
     first = types[0]
-    if isinstance(types, Same) or all(t == first for t in types):
+    if all(t == first for t in types):
         if first:
             out.content_types.append(first)
         return
@@ -161,17 +167,23 @@ def read_batch(wire: pb.Batch) -> tuple[Batch, dict[bytes, int]]:
     Raises:
         FrameError: the columns do not fit together.
     """
-    bodies = list(wire.bodies)
+    bodies = wire.bodies[:]
     n = len(bodies)
-    producers, lows = _read_producers(wire, n)
+    # Most columns are absent or alike in most batches, and many batches are one message: the columns that are not
+    # there cost a look each, and no more.
+    none: Same[None] = Same(None, n)
+    producers: Sequence[bytes | None] = none
+    lows: dict[bytes, int] = {}
+    if wire.producers or wire.producer_of or wire.lows:
+        producers, lows = _read_producers(wire, n)
     batch = Batch(
         bodies,
-        keys=_read_keys(wire, n),
-        headers=_read_headers(wire, n),
-        content_types=_read_content_types(wire, n),
+        keys=_read_keys(wire, n) if wire.keys or wire.keys_present else none,
+        headers=_read_headers(wire, n) if wire.headers else Same(EMPTY_HEADERS, n),
+        content_types=_read_content_types(wire, n) if wire.content_types else none,
         producers=producers,
-        sequences=_read_sequences(wire, n),
-        timestamps=_read_timestamps(wire, n),
+        sequences=_read_sequences(wire, n) if wire.sequence_counts or wire.sequence_firsts else _no_sequences(wire, n),
+        timestamps=_read_timestamps(wire, n) if wire.timestamps or wire.timestamps_present else none,
     )
     return batch, lows
 
@@ -197,8 +209,6 @@ def _whole(what: str, length: int, n: int, present: list[bool] | None) -> None:
 
 def _read_keys(wire: pb.Batch, n: int) -> Sequence[bytes | None]:
     count = len(wire.keys)
-    if not count and not wire.keys_present:
-        return Same(None, n)
     _length("keys", count, n)
     present = _present("keys", wire.keys_present, n)
     _whole("keys", count, n, present)
@@ -210,8 +220,6 @@ def _read_keys(wire: pb.Batch, n: int) -> Sequence[bytes | None]:
 
 def _read_content_types(wire: pb.Batch, n: int) -> Sequence[str | None]:
     count = len(wire.content_types)
-    if not count:
-        return Same(None, n)
     _length("content_types", count, n)
     if count == 1:
         return Same(wire.content_types[0] or None, n)
@@ -219,8 +227,6 @@ def _read_content_types(wire: pb.Batch, n: int) -> Sequence[str | None]:
 
 
 def _read_headers(wire: pb.Batch, n: int) -> Sequence[Mapping[str, str]]:
-    if not wire.headers:
-        return Same(EMPTY_HEADERS, n)
     if not n:
         raise FrameError("headers without messages")
     shared: dict[str, str] = {}
@@ -247,10 +253,13 @@ def _read_headers(wire: pb.Batch, n: int) -> Sequence[Mapping[str, str]]:
 
 
 def _read_producers(wire: pb.Batch, n: int) -> tuple[Sequence[bytes | None], dict[bytes, int]]:
-    table = list(wire.producers)
+    table = wire.producers[:]
+    lows = wire.lows[:]
+    if len(table) == len(lows) == 1 and len(table[0]) == PRODUCER_BYTES and not wire.producer_of:
+        _numbers("lows", lows)
+        return Same(table[0], n), {table[0]: lows[0]}
     if any(len(p) != PRODUCER_BYTES for p in table):
         raise FrameError(f"a producer is not {PRODUCER_BYTES} bytes")
-    lows = list(wire.lows)
     if lows and len(lows) != len(table):
         raise FrameError(f"{len(lows)} lows for {len(table)} producers")
     _numbers("lows", lows)
@@ -273,18 +282,24 @@ def _numbers(what: str, numbers: list[int]) -> None:
         raise FrameError(f"{what} beyond 2^63 - 1")
 
 
+def _no_sequences(wire: pb.Batch, n: int) -> Sequence[int | None]:
+    if wire.sequences_present:
+        return _read_sequences(wire, n)
+    return Same(None, n)
+
+
 def _read_sequences(wire: pb.Batch, n: int) -> Sequence[int | None]:
-    firsts, counts = list(wire.sequence_firsts), list(wire.sequence_counts)
-    if not firsts and not counts and not wire.sequences_present:
-        return Same(None, n)
+    firsts, counts = wire.sequence_firsts[:], wire.sequence_counts[:]
+    if counts == [n] and len(firsts) == 1 and n and not wire.sequences_present:
+        first = firsts[0]
+        _numbers("sequences", [first + n])
+        return range(first, first + n)
     present = _present("sequences", wire.sequences_present, n)
     rows = n if present is None else sum(present)
     # The sum is checked before anything of that length is made.
     if len(firsts) != len(counts) or sum(counts) != rows or 0 in counts:
         raise FrameError(f"the sequences of {rows} messages have {len(firsts)} runs of altogether {sum(counts)}")
     _numbers("sequences", [f + c for f, c in zip(firsts, counts, strict=True)])
-    if len(firsts) == 1 and present is None:
-        return range(firsts[0], firsts[0] + n)
     offsets = np.arange(rows, dtype=np.int64)
     lengths = np.array(counts, np.int64)
     begins = np.cumsum(lengths) - lengths
@@ -297,8 +312,6 @@ def _read_sequences(wire: pb.Batch, n: int) -> Sequence[int | None]:
 
 def _read_timestamps(wire: pb.Batch, n: int) -> Sequence[int | None]:
     count = len(wire.timestamps)
-    if not count and not wire.timestamps_present:
-        return Same(None, n)
     _length("timestamps", count, n)
     present = _present("timestamps", wire.timestamps_present, n)
     _whole("timestamps", count, n, present)
