@@ -392,6 +392,7 @@ class Channel:
 
     def __enter__(self) -> Self:
         self._check_open()
+        self._driver.acquire()
         return self
 
     def __exit__(

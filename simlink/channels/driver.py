@@ -279,6 +279,9 @@ class Driver(ABC):
     def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:
         """A new, unopened receiving end; on a topic of the named subscription, or of a private one for None."""
 
+    def acquire(self) -> None:
+        """The channel was entered: hold what its ends will share. No I/O. May be called again."""
+
     def release(self) -> None:
         """The channel is closed: let go of what its ends shared. Idempotent."""
 

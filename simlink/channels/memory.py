@@ -58,7 +58,7 @@ class MemoryDriver(Driver):
         return Capabilities(kept=Kept.IN_PROCESS, order=Order.EXCLUSIVE, nack=Nack.NATIVE, cross_process=False)
 
     def hub(self) -> Hub:
-        """The hub of this name; made, and held until `release`, at first use."""
+        """The hub of this name; made, and held until `release`, when the channel is entered or first used."""
         with _guard:
             if self._hub is None:
                 key = (self.mode, self.target.name)
@@ -74,6 +74,9 @@ class MemoryDriver(Driver):
                 _hubs[key] = (found, users + 1)
                 self._hub = found
             return self._hub
+
+    def acquire(self) -> None:
+        self.hub()
 
     def release(self) -> None:
         with _guard:
