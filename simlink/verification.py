@@ -175,7 +175,7 @@ def verify(
     Raises:
         ConfigError: no count for an endless source; an ``on`` field that is not there, or whose values repeat.
         NotSupported: the transport carries no identity, and ``on`` is not given.
-        StateError: the source is an iterator, which cannot be made again.
+        StateError, ConfigError: the source has been read, and cannot be made again, or it ends before ``count``.
         ReceiveError and its kind: the receiving end broke.
     """
     verifier = Verifier(receiver, source, count=count, on=on, senders=senders)

@@ -189,6 +189,7 @@ class Engine:
                 sender._connect(deadline)
         finally:
             self._blocking = False
+        self._rows = min(_BATCH_ROWS, sender.window.max_messages)
 
     def _send_unpaced(self) -> None:
         assert self._started is not None
@@ -220,7 +221,9 @@ class Engine:
                 if self._drop and not self._room():
                     pacer.release(now, 0)
                     continue
-                skipped, count = pacer.release(now, self._rows)
+                # What fits goes out, and does not wait for what does not. Read without the sender's lock: a hint.
+                room = self.channel.sender.window.room()
+                skipped, count = pacer.release(now, min(self._rows, max(room, 1)))
                 if count:
                     first = pacer.position - count
                     self._hand_over(chunk, first - base, count, pacer.due_of(first, count), epoch)
@@ -240,10 +243,9 @@ class Engine:
         sender.pump(0.005)
         now = self._clock()
         if not sender.has_room():
-            assert self._pacer is not None
             # A pump that returns at once (the link is down) must not spin.
             time.sleep(max(0.0, 0.001 - (now - before)))
-            self._pacer.waited(self._clock() - before)
+            self._waited(self._clock() - before)
             self._housekeeping(now)
             return False
         return True
@@ -265,9 +267,6 @@ class Engine:
             sequences=range(first, first + count),
             timestamps=stamps,
         )
-        before = self._clock()
-        # Read without the sender's lock: it only decides to whom the wait is booked.
-        full = self.channel.sender.window.room() < count
         entry = self._submit(batch)
         now = self._clock()
         if self._first_due is None:
@@ -276,29 +275,38 @@ class Engine:
         self._adapt(batch.nbytes, count)
         pacer = self._pacer
         if pacer is not None:
-            if full:
-                pacer.waited(now - before)
             lag = now - np.asarray(due)
             self._lag.add(lag)
             self._own_lag.add(pacer.own(lag))
-        elif full:
-            self._stalled += now - before
         self._out.append((entry, due))
         self._housekeeping(now)
 
     def _submit(self, batch: Batch) -> Entry:
         """In slices, so that a stop is heard while the window is full."""
-        deadline = float("inf") if self._timeout is None else self._clock() + self._timeout
-        while True:
-            left = deadline - self._clock()
-            try:
-                return self.channel.submit(batch, max(0.0, min(_SLICE, left)), self.totals)
-            except SendTimeout:
-                if self._stop.is_set():
-                    raise _Stop from None
-                if left <= _SLICE:
-                    raise
-                self._housekeeping(self._clock())
+        before = self._clock()
+        deadline = float("inf") if self._timeout is None else before + self._timeout
+        # Read without the sender's lock: it only decides to whom the wait is booked.
+        full = self.channel.sender.window.room() < len(batch)
+        try:
+            while True:
+                left = deadline - self._clock()
+                try:
+                    return self.channel.submit(batch, max(0.0, min(_SLICE, left)), self.totals)
+                except SendTimeout:
+                    if self._stop.is_set():
+                        raise _Stop from None
+                    if left <= _SLICE:
+                        raise
+                    self._housekeeping(self._clock())
+        finally:
+            if full:
+                self._waited(self._clock() - before)
+
+    def _waited(self, seconds: float) -> None:
+        if self._pacer is None:
+            self._stalled += seconds
+        else:
+            self._pacer.waited(seconds)
 
     def _adapt(self, nbytes: int, count: int) -> None:
         """Keep a batch below a mebibyte, so that one batch is never most of the window."""

@@ -68,8 +68,9 @@ class Job:
             SendTimeout: it has not ended in time; it still will.
             SimlinkError, or whatever the source raised: what had ended it; it has the ``report``.
         """
-        self._drain = drain
-        self._engine.stop()
+        if self.running:
+            self._drain = drain
+            self._engine.stop()
         return self.wait(timeout)
 
     def wait(self, timeout: float | None = 30.0) -> Report:

@@ -111,8 +111,13 @@ def run(
         number = which
         engine.on_signal()
 
-    with interruptible(told):
-        engine.execute()
+    try:
+        with interruptible(told):
+            engine.execute()
+    except Interrupted as error:
+        # The second signal, wherever it struck.
+        error.report = engine.report()
+        raise
     report = engine.report()
     if engine.error is not None:
         engine.error.report = report  # type: ignore[attr-defined]  # every exception has room for it
