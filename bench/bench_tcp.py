@@ -291,9 +291,8 @@ def main() -> None:
         print(json.dumps({"rows": args.rows, "messages_per_second": medians, "cpu_us": costs, "p50_us": waits}))
         return
     floor = next(iter(medians.values()))
-    print(
-        f"{'tcp, ' + format(args.rows, ',') + ' records':40} {'messages/s':>12} {'× floor':>8} {'CPU µs, sender':>15} {'receiver':>9}"
-    )
+    head = f"{'messages/s':>12} {'× floor':>8} {'CPU µs, sender':>15} {'receiver':>9}"
+    print(f"{'tcp, ' + format(args.rows, ',') + ' records':40} {head}")
     for name, rate in medians.items():
         print(f"{name:40} {rate:12,.0f} {rate / floor:8.2f} {costs[name][0]:15.2f} {costs[name][1]:9.2f}")
     echo = next(iter(waits.values()))
