@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def access_log():
 def fresh(kafka_broker):
     """Makes URLs of destinations that are deleted afterwards."""
     import simlink
+    from simlink.errors import ConfigError
 
     made = []
 
@@ -43,5 +45,6 @@ def fresh(kafka_broker):
 
     yield url
     for one in made:
-        with simlink.queue(one) as queue:
+        # A foreign receiver that keeps its name stays in its group for a while after its end, and the group with it.
+        with simlink.queue(one) as queue, suppress(ConfigError):
             queue.delete()

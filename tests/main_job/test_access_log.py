@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from datetime import datetime
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import pytest
 
 from tests.support.command import Command, lines_of, run_simlink
+from tests.support.kafka import records_in, topic_of
 
 SAMPLE = r"""
 83.149.9.216 - - [17/May/2015:10:05:03 +0000] "GET /a/logo.png HTTP/1.1" 200 203023 "http://shop.example/" "Mozilla/5.0"
@@ -150,7 +151,7 @@ def test_through_kafka_everything_comes_in_order_for_each_address(client, log, f
     # And so it stands in the topic, for anybody: keyed by the address, each address in one of the six partitions.
     partitions = defaultdict(set)
     stored = defaultdict(list)
-    for partition, key, body in in_topic(kafka_broker, url, len(log[1])):
+    for partition, key, body in records_in(kafka_broker, topic_of(url)):
         record = json.loads(body)
         assert key.decode() == record["address"]
         partitions[record["address"]].add(partition)
@@ -159,20 +160,3 @@ def test_through_kafka_everything_comes_in_order_for_each_address(client, log, f
     assert {len(where) for where in partitions.values()} == {1}
     if len(partitions) > 100:
         assert set().union(*partitions.values()) == set(range(6))
-
-
-def in_topic(broker, url, count):
-    """What a topic holds, read by a plain client: (partition, key, body), in order for each partition."""
-    from kafka import KafkaConsumer, TopicPartition
-
-    topic = url.rpartition("/")[2].partition("?")[0]
-    consumer = KafkaConsumer(bootstrap_servers=f"{broker.host}:{broker.port}", consumer_timeout_ms=20_000)
-    try:
-        all_of_it = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
-        assert len(all_of_it) == 6
-        assert sum(consumer.end_offsets(all_of_it).values()) == count
-        consumer.assign(all_of_it)
-        consumer.seek_to_beginning(*all_of_it)
-        return [(record.partition, record.key, record.value) for record in islice(consumer, count)]
-    finally:
-        consumer.close()
