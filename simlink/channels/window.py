@@ -81,9 +81,13 @@ class Entry:
 
 
 class _Flight:
-    """The rows ``row … row + count - 1`` of an entry, submitted at ``position``."""
+    """The rows ``row … row + count - 1`` of an entry, submitted at ``position``.
 
-    __slots__ = ("ambiguous", "count", "entry", "live", "position", "row")
+    ``live`` counts the rows that a report can still change, ``unknown`` those of them whose fate is unknown. ``gone``
+    marks the rows that the driver gave back: what is said of their old positions means nothing any more.
+    """
+
+    __slots__ = ("ambiguous", "count", "entry", "gone", "live", "position", "row", "unknown")
 
     def __init__(self, position: int, entry: Entry, row: int, size: int, *, ambiguous: bool = False) -> None:
         self.position = position
@@ -91,7 +95,20 @@ class _Flight:
         self.row = row
         self.count = size
         self.live = size
+        self.unknown = 0
+        self.gone: bytearray | None = None
         self.ambiguous = ambiguous
+
+    def runs(self, begin: int, stop: int) -> list[tuple[int, int]]:
+        """The rows ``begin … stop - 1``, counted from the flight's first, without those that were given back."""
+        if self.gone is None:
+            return [(begin, stop)]
+        out: list[tuple[int, int]] = []
+        while begin < stop and (first := self.gone.find(0, begin, stop)) >= 0:
+            end = self.gone.find(1, first, stop)
+            begin = stop if end < 0 else end
+            out.append((first, begin))
+        return out
 
 
 class Window:
@@ -112,6 +129,8 @@ class Window:
         self._firsts: list[int] = []
         self._flights: list[_Flight] = []
         self._head = 0
+        self._unknown = 0
+        self._crowded = 256
         self._returned: list[tuple[int, int, int, _Flight]] = []
         self._tie = count()
 
@@ -161,7 +180,7 @@ class Window:
         """The lowest sequence that may still be resent, of the oldest entry in flight; None when nothing is."""
         oldest: Entry | None = None
         for flight in self._flights[self._head :]:
-            if oldest is None or flight.entry.order < oldest.order:
+            if flight.live > flight.unknown and (oldest is None or flight.entry.order < oldest.order):
                 oldest = flight.entry
         for _, _, _, flight in self._returned:
             if oldest is None or flight.entry.order < oldest.order:
@@ -181,21 +200,19 @@ class Window:
                 flight = self._flights[at]
                 begin = max(outcome.first - flight.position, 0)
                 stop = min(outcome.stop - flight.position, flight.count)
-                if begin < stop and flight.live:
+                for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
                     if outcome.kind is OutcomeKind.RETURNED:
-                        self._give_back(flight, begin, stop, ambiguous=outcome.ambiguous)
+                        self._give_back(flight, first, end, ambiguous=outcome.ambiguous)
                     else:
-                        self._mark(flight, begin, stop, outcome)
+                        self._mark(flight, first, end, outcome)
                 at += 1
         self._drop_resolved()
 
     def abandon(self, error: Exception | None) -> None:
         """Close the books: what was handed over and is open is unknown, what was not is failed."""
         for flight in self._flights[self._head :]:
-            if flight.live:
-                self._mark(
-                    flight, 0, flight.count, Outcome(OutcomeKind.UNKNOWN, 0, 0, error=error), only=(State.PENDING,)
-                )
+            for first, end in flight.runs(0, flight.count) if flight.live else ():
+                self._mark(flight, first, end, Outcome(OutcomeKind.UNKNOWN, 0, 0, error=error), only=(State.PENDING,))
         for _, _, _, flight in self._returned:
             # A message that was out before and came back as surely not there has failed; otherwise nobody knows.
             kind = OutcomeKind.UNKNOWN if flight.ambiguous else OutcomeKind.FAILED
@@ -247,10 +264,21 @@ class Window:
             self.nbytes -= entry.batch.nbytes if whole else entry.batch[first:end].nbytes
             entry.unresolved -= rows
             # A flight of unknown fate stays findable, so that a late report can still confirm it.
-            if new is not State.UNKNOWN:
+            if new is State.UNKNOWN:
+                flight.unknown += rows
+                self._unknown += rows
+            else:
                 flight.live -= rows
         elif old is State.UNKNOWN:
-            flight.live -= rows
+            flight.unknown -= rows
+            self._unknown -= rows
+            if resolved:
+                flight.live -= rows
+            else:
+                # Accepted after all, and not settled yet: the window keeps it again.
+                self.messages += rows
+                self.nbytes += entry.batch[first:end].nbytes
+                entry.unresolved += rows
 
     def _give_back(self, flight: _Flight, begin: int, stop: int, *, ambiguous: bool) -> None:
         entry = flight.entry
@@ -258,6 +286,9 @@ class Window:
         runs = [(a, b) for state, a, b in _runs(entry, flight.row + begin, flight.row + stop) if state in open_states]
         for a, b in runs:
             flight.live -= b - a
+            if flight.live:
+                flight.gone = flight.gone or bytearray(flight.count)
+                flight.gone[a - flight.row : b - flight.row] = b"\x01" * (b - a)
             for books in self._books(entry):
                 books.returned += b - a
             again = _Flight(-1, entry, a, b - a, ambiguous=ambiguous)
@@ -270,6 +301,22 @@ class Window:
             del self._flights[: self._head]
             del self._firsts[: self._head]
             self._head = 0
+        if len(self._flights) - self._head > self._crowded:
+            self._compact()
+
+    def _compact(self) -> None:
+        """Let go of what is resolved behind something that is not, and of the oldest of unknown fate where there are
+        more of those than the window may hold: a late report finds them no more."""
+        kept: list[_Flight] = []
+        for flight in self._flights[self._head :]:
+            if flight.live == flight.unknown and self._unknown > self.max_messages:
+                self._unknown -= flight.unknown
+            elif flight.live:
+                kept.append(flight)
+        self._flights = kept
+        self._firsts = [flight.position for flight in kept]
+        self._head = 0
+        self._crowded = max(256, 2 * len(kept))
 
     def _books(self, entry: Entry) -> tuple[Totals, ...]:
         return (self.totals,) if entry.totals is self.totals else (self.totals, entry.totals)
