@@ -397,6 +397,19 @@ def test_a_nacked_message_comes_again_before_the_later_ones_of_its_key(make):
     assert [attempt for _, attempt in receiving.messages] == [1, 1, 1, 1, 2, 1, 1]
 
 
+def test_a_partition_that_was_paused_goes_on(make):
+    """With one message in hand at most, a nacked one pauses its partition, which must come back by itself."""
+    driver = make()
+    send(driver, rows(0, 5, keys=1))
+    receiving = Receiving(driver, prefetch=1)
+
+    assert receiving.take(TIMEOUT, verdict=Verdict.NACK, delay=0.2) == 1
+    receiving.until(6)
+    receiving.close()
+
+    assert receiving.numbers == [0, 0, 1, 2, 3, 4]
+
+
 def test_acknowledged_out_of_order_then_crashed_nothing_is_lost(make):
     driver = make(partitions=1)
     send(driver, rows(0, 100))

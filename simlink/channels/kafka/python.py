@@ -323,6 +323,11 @@ class PythonConsumer(ConsumerClient):
             error, self._joining = self._joining.error, None
             if error is not None:
                 raise error
+        fetcher = self._consumer._fetcher
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
+            # What was parked of a paused partition comes back only into an empty slot, and one that holds something
+            # read to its end does not count as empty: without this a resumed partition may stay silent (3.0.12).
+            fetcher._next_partition_records = None
         left = max(0.0, deadline - time.monotonic())
         found: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=left * 1000, max_records=limit)
         return found
