@@ -11,6 +11,7 @@ from importlib import import_module
 
 import click
 
+from simlink.cli.output import emit
 from simlink.cli.overview import COMMANDS
 from simlink.errors import ConfigError, MissingExtra, SimlinkError
 
@@ -45,19 +46,28 @@ group = _Lazy(
 )
 
 
-def invoke(args: list[str] | None = None) -> int:
+def invoke(arguments: list[str]) -> int:
     """Run a command line; the exit status. Whatever goes wrong is one line on stderr."""
-    arguments = sys.argv[1:] if args is None else args
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        # SIGTERM is Ctrl-C from the first moment on, also before a run drains by itself.
+    # SIGTERM is Ctrl-C from the first moment on, also before a run drains by itself.
+    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if free:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _invoke(arguments)
+    finally:
+        if free:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _invoke(arguments: list[str]) -> int:
     try:
         result = group.main(arguments, prog_name="simlink", standalone_mode=False)
         sys.stdout.flush()
+        return int(result or 0)
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
         hint = f" (see {where.command_path} --help)" if where is not None else ""
-        _complain(error, f"{error.format_message()}{hint}")
+        _complain(f"{error.format_message()}{hint}")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -65,26 +75,19 @@ def invoke(args: list[str] | None = None) -> int:
         # Whoever read our output has gone; Python would complain once more while it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (SimlinkError, OSError) as error:
-        _complain(error)
-        if "--json" in arguments and not getattr(error, "reported", False):
-            from simlink.cli.output import emit
-
-            emit({"error": str(error)})
-        return 2 if isinstance(error, ConfigError | MissingExtra) else 1
     except Exception as error:
-        if os.environ.get("SIMLINK_DEBUG"):
+        if isinstance(error, SimlinkError | OSError):
+            message = str(error) or type(error).__name__
+        elif os.environ.get("SIMLINK_DEBUG"):
             raise
-        _complain(error, f"{type(error).__name__}: {error} (SIMLINK_DEBUG=1 shows where)")
+        else:
+            message = f"{type(error).__name__}: {error} (SIMLINK_DEBUG=1 shows where)"
+        _complain(message)
         if "--json" in arguments and not getattr(error, "reported", False):
-            from simlink.cli.output import emit
-
-            emit({"error": f"{type(error).__name__}: {error}"})
-        return 1
-    return int(result or 0)
+            emit({"error": message})
+        return 2 if isinstance(error, ConfigError | MissingExtra) else 1
 
 
-def _complain(error: BaseException, message: str | None = None) -> None:
+def _complain(message: str) -> None:
     # One line, whatever the error says.
-    text = " ".join((message or str(error) or type(error).__name__).split())
-    sys.stderr.write(f"simlink: {text}\n")
+    sys.stderr.write(f"simlink: {' '.join(message.split())}\n")

@@ -6,8 +6,7 @@ import ast
 import operator
 from typing import TYPE_CHECKING, Any
 
-from simlink.errors import ConfigError
-from simlink.generators.naming import did_you_mean
+from simlink.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from simlink.generators.arrivals import Arrivals

@@ -9,8 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from simlink.cli.output import say
-from simlink.errors import ConfigError
-from simlink.generators.naming import did_you_mean
+from simlink.errors import ConfigError, did_you_mean
 
 __all__ = ["load_spec"]
 

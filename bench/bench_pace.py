@@ -1,0 +1,85 @@
+"""Pace: how well a run holds 1,000, 20,000 and 200,000 records a second, beside a loop that does nothing but sleep.
+
+    python bench/bench_pace.py [--seconds 5] [--repeat 3]
+
+The floor sleeps until each record is due on an absolute schedule (everything that is due counts as sent) and sends
+nothing: what it is late by, the machine is late by. `run` makes clickstream records, encodes them and sends them to a
+queue in memory that a second thread reads. Medians over the repeats, floor and run by turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import threading
+import time
+
+import numpy as np
+
+import simlink
+from simlink.generators import catalog
+
+RATES = (1_000, 20_000, 200_000)
+
+
+def floor(rate: int, seconds: float) -> tuple[float, float]:
+    """(rate reached, p99 of the lag in ms)."""
+    total = int(rate * seconds)
+    due = np.arange(total) / rate
+    lags = []
+    start = time.monotonic()
+    at = 0
+    while at < total:
+        now = time.monotonic() - start
+        stop = int(np.searchsorted(due, now, side="right"))
+        if stop > at:
+            lags.append(now - due[at:stop])
+            at = stop
+        if at < total:
+            time.sleep(max(due[at] - (time.monotonic() - start), 0.0005 if rate > 2_000 else 0.0))
+    elapsed = time.monotonic() - start
+    return (total - 1) / elapsed, float(np.percentile(np.concatenate(lags), 99)) * 1e3
+
+
+def paced(rate: int, seconds: float) -> simlink.Report:
+    """A run at that rate, its messages read meanwhile."""
+    clicks = catalog.clickstream(seed=7)
+    with simlink.queue("memory://pace") as channel, channel.receiver() as receiver:
+
+        def read() -> None:
+            for _ in receiver.batches():
+                pass
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            return simlink.run(clicks, channel, rate=rate, duration=seconds, key="user_id", progress=False)
+        finally:
+            receiver.stop()
+            reader.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    print("| asked | floor: reached | floor: lag p99 | run: reached | off by | run: send lag p50 | p99 | valid |")
+    print("|---|---|---|---|---|---|---|---|")
+    for rate in RATES:
+        floors, runs = [], []
+        for _ in range(options.repeat):
+            floors.append(floor(rate, options.seconds))
+            runs.append(paced(rate, options.seconds))
+        reached = statistics.median(run.rate for run in runs)
+        lags = [run.send_lag_ms or {} for run in runs]
+        print(
+            f"| {rate:,}/s | {statistics.median(f[0] for f in floors):,.0f}/s "
+            f"| {statistics.median(f[1] for f in floors):.2f} ms | {reached:,.0f}/s "
+            f"| {(reached / rate - 1) * 100:+.2f} % | {statistics.median(lag['p50'] for lag in lags):.2f} ms "
+            f"| {statistics.median(lag['p99'] for lag in lags):.2f} ms | {sum(run.valid for run in runs)}/{len(runs)} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,380 @@
+"""The command line, in this process and as processes of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+import simlink
+from simlink.cli import main
+from simlink.generators import catalog
+from tests.support.command import Command, run_simlink
+
+
+@pytest.fixture
+def url():
+    return f"memory://cli-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def cli(capfd):
+    """Run a command here: (status, stdout, stderr)."""
+
+    def run(*args):
+        status = main([str(arg) for arg in args])
+        return status, *capfd.readouterr()
+
+    return run
+
+
+def complaint(stderr):
+    """The one line that says what was wrong."""
+    lines = [line for line in stderr.splitlines() if line.startswith("simlink: ")]
+    assert len(lines) == 1, stderr
+    assert "Traceback" not in stderr
+    return lines[0]
+
+
+# --- help and bad usage
+
+
+def test_help_lists_every_command_and_loads_no_library():
+    program = "import sys; from simlink.cli import main; main(['--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    for name in ("preview", "send", "receive", "demo", "brokers", "doctor", "catalog", "generate"):
+        assert f"  {name} " in out
+    assert {"click", "numpy", "rich"}.isdisjoint(out.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "command", ["preview", "catalog", "generate", "send", "receive", "demo", "brokers", "brokers up", "doctor"]
+)
+def test_every_command_has_its_help(cli, command):
+    status, out, _ = cli(*command.split(), "--help")
+    assert status == 0
+    assert out.startswith(f"Usage: simlink {command}")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["prewiew"], "did you mean 'preview'"),
+        (["send", "clickstream"], "--to"),
+        (["send", "clickstream", "--to", "memory://x", "--cuont", "5"], "--count"),
+        (["send", "clickstrem", "--to", "memory://x", "--count", "5"], "did you mean 'clickstream'"),
+        (["send", "clickstream", "--to", "memory://x"], "give --count or --duration"),
+        (["send", "clickstream", "--to", "memory:x", "--count", "1"], "is not a URL"),
+        (["send", "clickstream", "--to", "memry://h/x", "--count", "1"], "did you mean 'memory'"),
+        (["send", "clickstream", "--to", "memory://x?windo=5", "--count", "1"], "did you mean 'window'"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "x"], "--count"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--rate", "-5"], "rate is"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--key", "user_idd"], "did you mean 'user_id'"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--serializer", "jsn"], "did you mean 'json'"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--arrivals", "poison(5)"], "'poisson'"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--arrivals", "open('x')"], "no schedule"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--arrivals", "5"], "expected something like"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--arrivals", "poisson(5"], "expected"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--speed", "2"], "recording"),
+        (["send", "replay:/nowhere.csv", "--to", "memory://x"], "cannot read /nowhere.csv"),
+        (["send", "replay:", "--to", "memory://x"], "names no file"),
+        (["send", "replay:/nowhere.csv", "--to", "memory://x", "--seed", "1"], "not drawn from a seed"),
+        (["send", "nowhere_at_all:thing", "--to", "memory://x"], "no module 'nowhere_at_all'"),
+        (["send", "simlink.errors:Thing", "--to", "memory://x"], "no 'Thing'"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "9", "--workers", "2"], "cannot have workers"),
+        (["receive", "memory://x", "--seed", "1"], "goes with --verify"),
+        (["receive", "memory://x", "--idle", "0"], "--idle"),
+        (["receive", "memory://x", "--start", "middle"], "earliest or new"),
+        (["receive", "memory://x", "--out", "/nowhere/at/all"], "cannot write"),
+        (["receive", "memory://x", "--verify", "clickstream"], "no end"),
+        (["brokers", "up", "kafak"], "did you mean kafka"),
+        (["generate", "clickstream", "--count", "1", "--out", "-", "--format", "parquet"], "needs a file"),
+    ],
+)
+def test_bad_usage_is_one_clear_line_and_status_2(cli, args, message):
+    status, out, err = cli(*args)
+    assert message in complaint(err)
+    assert (status, out) == (2, "")
+
+
+def test_an_error_is_json_too_where_json_was_asked_for(cli):
+    status, out, err = cli("send", "clickstream", "--to", "memry://h/x", "--count", "1", "--json")
+    assert status == 2
+    assert complaint(err) == f"simlink: {json.loads(out)['error']}"
+
+
+def test_without_click_it_says_what_to_install():
+    program = "import sys; sys.modules['click'] = None; from simlink.cli import main; sys.exit(main(['doctor']))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pip install 'simlink[cli]'" in complaint(done.stderr)
+
+
+# --- what needs no transport
+
+
+def test_preview_shows_a_table(cli):
+    status, out, _ = cli("preview", "clickstream", "-n", 2, "--seed", 7)
+    assert status == 0
+    assert "seed 7" in out
+    assert catalog.clickstream(seed=7)[1]["page_url"] in out
+
+
+def test_preview_shows_a_file(cli, tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text("a,b\n1,two\n3,four\n")
+    status, out, _ = cli("preview", f"replay:{file}")
+    assert status == 0
+    assert out.splitlines()[1].split() == ["a", "b"]
+    assert out.splitlines()[3].split() == ["3", "four"]
+
+
+def test_catalog_lists_names_and_fields(cli):
+    status, out, _ = cli("catalog")
+    assert status == 0
+    for name in catalog.names():
+        assert f"{name}: " in out
+    assert "page_url" in out
+
+
+def test_doctor_tells_of_extras_and_brokers(cli):
+    status, out, _ = cli("doctor")
+    assert status == 0
+    for word in ("transports", "memory", "faker", "kafka", "rabbitmq", "redis"):
+        assert word in out
+
+
+def test_generate_writes_what_the_generator_makes(cli, tmp_path):
+    rows = catalog.clickstream(seed=7)[:5_000]
+    file = tmp_path / "x.ndjson"
+    assert cli("generate", "clickstream", "--count", 5_000, "--seed", 7, "--out", file)[0] == 0
+    assert rows == [json.loads(line) for line in file.read_text().splitlines()]
+    assert cli("generate", "clickstream", "--count", 5_000, "--seed", 7, "--out", tmp_path / "x.csv")[0] == 0
+    with (tmp_path / "x.csv").open(newline="") as table:
+        read = list(csv.DictReader(table))
+    assert list(rows[0]) == list(read[0])
+    assert [row["page_url"] for row in rows] == [row["page_url"] for row in read]
+    assert ["" if row["order_id"] is None else row["order_id"] for row in rows] == [row["order_id"] for row in read]
+
+
+def test_generate_writes_parquet(cli, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "x.parquet"
+    assert cli("generate", "clickstream", "--count", 5_000, "--seed", 7, "--out", file)[0] == 0
+    assert catalog.clickstream(seed=7)[:5_000] == parquet.read_table(file).to_pylist()
+
+
+def test_generate_writes_a_header_for_no_records(cli, tmp_path):
+    assert cli("generate", "clickstream", "--count", 0, "--out", tmp_path / "x.csv")[0] == 0
+    assert list(catalog.clickstream().schema) == (tmp_path / "x.csv").read_text().strip().split(",")
+
+
+# --- sending
+
+
+def test_send_reports_on_stderr_and_as_the_last_line_of_stdout(cli, url):
+    status, out, err = cli("send", "clickstream", "--to", url, "--count", 1_000, "--seed", 7, "--json")
+    assert status == 0
+    [line] = out.splitlines()
+    report = json.loads(line)
+    assert tuple(report[name] for name in ("sent", "confirmed", "failed", "unknown", "seed", "valid")) == (
+        1_000,
+        1_000,
+        0,
+        0,
+        7,
+        True,
+    )
+    assert {"unsettled", "resent", "seconds", "rate", "bytes"} <= set(report)
+    assert None is report["lost"]
+    assert "clickstream → " in err
+
+
+def test_send_prints_nothing_on_stdout_without_json(cli, url):
+    assert cli("send", "clickstream", "--to", url, "--count", 10)[:2] == (0, "")
+
+
+def test_send_paced_by_an_expression(cli, url):
+    status, out, _ = cli(
+        *("send", "clickstream", "--to", url, "--count", 50, "--arrivals", "poisson(1000, seed=3)", "--json")
+    )
+    assert (status, json.loads(out)["sent"]) == (0, 50)
+
+
+def test_send_watch_shows_latency_every_second(cli, url):
+    status, _, err = cli("send", "clickstream", "--to", url, "--duration", 1.3, "--rate", 100, "--watch")
+    assert status == 0
+    assert any("latency p50" in line and "send lag" in line for line in err.splitlines() if line.startswith("clicks"))
+
+
+def test_send_stops_at_a_bad_line_and_names_it(cli, url, tmp_path):
+    file = tmp_path / "x.ndjson"
+    file.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    status, out, err = cli("send", f"replay:{file}", "--to", url, "--json")
+    assert "line 2" in complaint(err)
+    report = json.loads(out.splitlines()[-1])
+    assert (status, report["sent"], "line 2" in report["error"]) == (1, 1, True)
+
+
+def test_send_skips_a_bad_line_and_names_it(cli, url, tmp_path):
+    file = tmp_path / "x.ndjson"
+    file.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
+    status, out, err = cli("send", f"replay:{file}", "--to", url, "--json", "--on-error", "skip")
+    report = json.loads(out.splitlines()[-1])
+    assert (status, report["sent"], report["bad_lines"]) == (0, 2, 1)
+    assert "line 2 does not parse" in err
+
+
+def test_send_takes_an_object_of_a_module(cli, url, tmp_path, monkeypatch):
+    name = f"shop_{uuid.uuid4().hex[:8]}"
+    (tmp_path / f"{name}.py").write_text(
+        "import simlink\n"
+        "from simlink import fields\n"
+        "orders = simlink.record('orders', n=fields.integer(0, 10**6))\n"
+        "def made(seed=None): return orders.with_seed(seed)\n"
+        "def listed(): return [{'i': i} for i in range(7)]\n"
+        "values = [1, 2, 3]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for what, count in (("orders", 5), ("made", 5)):
+        status, out, _ = cli("send", f"{name}:{what}", "--to", url, "--count", count, "--seed", 9, "--json")
+        assert (status, json.loads(out)["sent"], json.loads(out)["seed"]) == (0, count, 9)
+    for what, count in (("listed", 7), ("values", 3)):
+        status, out, _ = cli("send", f"{name}:{what}", "--to", url, "--json")
+        assert (status, json.loads(out)["sent"]) == (0, count)
+        assert "seed" in complaint(cli("send", f"{name}:{what}", "--to", url, "--seed", 1)[2])
+
+
+def test_send_to_nobody_is_one_line_and_status_1(cli):
+    status, out, err = cli(
+        *("send", "clickstream", "--to", "tcp://127.0.0.1:1/x", "--count", 5, "--timeout", 0.2, "--json")
+    )
+    assert "127.0.0.1:1" in complaint(err)
+    report = json.loads(out)
+    assert (status, report["sent"]) == (1, 0)
+    assert "127.0.0.1:1" in report["error"]
+
+
+# --- both ends, in processes of their own
+
+
+def test_receive_verifies_what_workers_send(tmp_path):
+    with Command(
+        *("receive", "tcp://127.0.0.1:0/clicks", "--verify", "clickstream", "--seed", 3, "--count", 9_000, "--json")
+    ) as receiver:
+        url = receiver.ready()
+        assert not url.endswith(":0/clicks")
+        sent = run_simlink(
+            *("send", "clickstream", "--to", url, "--seed", 3, "--count", 9_000, "--key", "user_id"),
+            *("--workers", 2, "--json"),
+        ).report
+        found = receiver.done().report
+    assert (sent["sent"], sent["confirmed"], sent["unsettled"], sent["failed"]) == (9_000, 9_000, 0, 0)
+    assert (sent["workers"], len(set(sent["producer"]))) == (2, 2)
+    assert tuple(found[name] for name in ("received", "unique", "lost", "duplicated", "corrupt")) == (
+        9_000,
+        9_000,
+        0,
+        0,
+        0,
+    )
+    assert url == found["url"]
+    assert found["latency_ms"]["p50"] <= found["latency_ms"]["p99"]
+
+
+def test_receive_writes_records_as_they_came(tmp_path):
+    lines = ['{"z":1,"a":{"b":[1,null,"ü"]}}', '{"n":9007199254740993}', '"text"', "17"]
+    file, out = tmp_path / "in.ndjson", tmp_path / "out.ndjson"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    with Command("receive", "tcp://127.0.0.1:0/x", "--count", 4, "--out", out, "--json") as receiver:
+        run_simlink("send", f"replay:{file}", "--to", receiver.ready())
+        found = receiver.done().report
+    assert lines == out.read_text().splitlines()
+    assert tuple(found[name] for name in ("received", "unique", "lost", "reordered", "corrupt")) == (
+        4,
+        4,
+        None,
+        None,
+        None,
+    )
+
+
+def test_receive_takes_no_more_than_it_was_asked_for(tmp_path):
+    with simlink.queue("tcp://127.0.0.1:0/x") as channel, channel.receiver() as rx:
+        url = rx.url
+    first, second = tmp_path / "1", tmp_path / "2"
+    with Command("receive", url, "--count", 3, "--out", first) as receiver:
+        receiver.ready()
+        with simlink.queue(url) as channel:
+            channel.send_many(list(range(10)))
+            receiver.done()
+            with Command("receive", url, "--count", 7, "--out", second) as other:
+                other.done()
+    assert first.read_text() == "0\n1\n2\n"
+    assert list(range(3, 10)) == sorted(map(int, second.read_text().split()))
+
+
+def test_receive_ends_after_quiet_seconds():
+    with Command("receive", "tcp://127.0.0.1:0/x", "--idle", 0.3, "--json") as receiver:
+        receiver.ready()
+        report = receiver.done().report
+    assert (0, {"p50", "p99"} <= set(report["latency_ms"])) == (report["received"], True)
+
+
+def test_receive_says_what_was_lost():
+    options = ("--verify", "clickstream", "--seed", 3, "--count", 12, "--idle", 1, "--json")
+    with Command("receive", "tcp://127.0.0.1:0/x", *options) as receiver:
+        # From here, and not from a third process, which may take longer to start than the receiver is patient.
+        simlink.run(catalog.clickstream(seed=3), receiver.ready(), count=10, progress=False)
+        report = receiver.done(1).report
+    assert (report["unique"], report["lost"], report["missing"]) == (10, 2, [10, 11])
+
+
+def test_a_body_that_cannot_be_read_is_told():
+    with Command("receive", "tcp://127.0.0.1:0/x", "--count", 2, "--out", "-", "--json") as receiver:
+        with simlink.queue(receiver.ready(), serializer=simlink.Bytes()) as channel:
+            channel.send_many([b'{"a":1}', b"{nonsense"])
+        done = receiver.done(1)
+    assert [json.loads(done.stdout.splitlines()[0]), done.report["undecodable"]] == [{"a": 1}, 1]
+    assert "cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_both_ends_drain_and_report_when_they_are_told_to_end(number, tmp_path):
+    out = tmp_path / "out"
+    with (
+        Command("receive", "tcp://127.0.0.1:0/x", "--out", out, "--json") as receiver,
+        Command(
+            *("send", "clickstream", "--to", receiver.ready(), "--rate", 200, "--duration", 300, "--json")
+        ) as sender,
+    ):
+        sender.until(lambda: out.exists() and out.read_bytes().count(b"\n") > 20, "some records")
+        sender.signal(number)
+        sent = sender.done(130).report
+        receiver.until(lambda: out.read_bytes().count(b"\n") == sent["sent"], "all records")
+        receiver.signal(number)
+        found = receiver.done(130).report
+    assert (True, 0, sent["sent"]) == (sent["interrupted"], sent["unsettled"], sent["confirmed"])
+    assert sent["sent"] == found["received"]
+
+
+def test_send_reads_standard_input(tmp_path):
+    program = [sys.executable, "-m", "simlink.cli", "send", "-", "--to", f"memory://{uuid.uuid4().hex[:8]}", "--json"]
+    done = subprocess.run(program, input='{"a": 1}\n{"a": 2}', capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["sent"]) == (0, 2)
+
+
+def test_the_demo_proves_that_all_arrived():
+    done = run_simlink("demo", "--count", 5_000, "--json")
+    assert "every record arrived, once and unchanged" in done.stderr
+    assert (
+        done.report["ok"],
+        done.report["sent"]["confirmed"],
+        done.report["received"]["unique"],
+        done.report["received"]["lost"],
+    ) == (True, 5_000, 5_000, 0)
