@@ -3,8 +3,8 @@
     python bench/bench_pace.py [--seconds 5] [--repeat 3]
 
 The floor sleeps until each record is due on an absolute schedule (everything that is due counts as sent) and sends
-nothing: what it is late by, the machine is late by. `run` makes clickstream records, encodes them and sends them to a
-queue in memory that a second thread reads. Medians over the repeats, floor and run by turns.
+nothing: what it is late by, the machine is late by. `run` makes records of four fields, encodes them as JSON and sends
+them, keyed, to a queue in memory that a second thread reads. Medians over the repeats, floor and run by turns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 import simlink
-from simlink.generators import catalog
+from simlink import fields
 
 RATES = (1_000, 20_000, 200_000)
 
@@ -43,7 +43,14 @@ def floor(rate: int, seconds: float) -> tuple[float, float]:
 
 def paced(rate: int, seconds: float) -> simlink.Report:
     """A run at that rate, its messages read meanwhile."""
-    clicks = catalog.clickstream(seed=7)
+    clicks = simlink.record(
+        "click",
+        user_id=fields.zipf(50_000),
+        action=fields.choice(view=80, click=17, purchase=3),
+        page_url=fields.text("https://shop.example/p/####"),
+        timestamp=fields.event_time(),
+        seed=7,
+    )
     with simlink.queue("memory://pace") as channel, channel.receiver() as receiver:
 
         def read() -> None:

@@ -265,7 +265,7 @@ class Batch:
             if isinstance(self.keys, Same):
                 total += len(self.keys) * len(self.keys.value or b"")
             else:
-                total += sum(len(k) for k in self.keys if k is not None)
+                total += sum(map(len, filter(None, self.keys)))
             self._nbytes = total
         return self._nbytes
 

@@ -42,9 +42,8 @@ class Latencies:
             return
         self._count(n, float(seconds.max()), float(seconds.sum()))
         if self._limit < 1.0:
-            # Instead of a tag for each, how many would have got one that is low enough.
-            hits = int(self._random.binomial(n, self._limit))
-            seconds = seconds[self._random.choice(n, hits, replace=False)] if hits else seconds[:0]
+            # Which of them get a tag that is low enough; what tag that is, is drawn for those alone.
+            seconds = seconds[self._random.random(n, dtype=np.float32) < self._limit]
         self._sample(seconds)
 
     def add_same(self, seconds: float, count: int) -> None:

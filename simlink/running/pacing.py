@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LAG_BOUND", "OVERDUE", "Due", "Pacer", "Striped"]
+__all__ = ["LAG_BOUND", "OVERDUE", "Due", "Pacer", "Striped", "held"]
 
 Seconds = npt.NDArray[np.float64]
 
@@ -21,6 +21,12 @@ OVERDUE = 0.1
 """Seconds behind its due time from which ``on_overload="drop"`` skips a row."""
 LAG_BOUND = 0.05
 """Seconds: a run whose own send lag has its 99th percentile above this did not hold the rate, and is not valid."""
+
+
+def held(late: int, count: int) -> bool:
+    """Whether a run held its schedule, when ``late`` of its ``count`` rows were more than `LAG_BOUND` behind by its own
+    fault: the 99th percentile is within the bound as long as they are at most one in a hundred."""
+    return late * 100 <= count
 
 
 class Due(Protocol):

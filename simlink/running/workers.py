@@ -16,7 +16,7 @@ from simlink.channels.channel import queue, topic
 from simlink.errors import ConfigError, MissingExtra, SendError, SimlinkError
 from simlink.generators.source import as_source
 from simlink.ledger.latency import Latencies
-from simlink.running.pacing import LAG_BOUND, Striped
+from simlink.running.pacing import Striped, held
 from simlink.running.progress import Meter, Progress, Show, chosen
 from simlink.running.report import Report
 from simlink.running.run import check_options, is_endless, prepare, schedule_of
@@ -118,7 +118,7 @@ class _Team:
         self._processes: list[Any] = []
         self._pipes: dict[Connection, int] = {}
         self._counts: dict[int, tuple[int, int, int, int, int]] = {}
-        self._finals: list[tuple[Report, Latencies, Latencies, Latencies]] = []
+        self._finals: list[tuple[Report, int, Latencies, Latencies]] = []
         self.errors: list[tuple[bool, str]] = []
         self.signal: int | None = None
 
@@ -208,8 +208,8 @@ class _Team:
         if not self._finals:
             raise SendError("no worker has reported")
         reports = [final[0] for final in self._finals]
-        lag = Latencies.merged([final[1] for final in self._finals])
-        own = Latencies.merged([final[2] for final in self._finals])
+        late = sum(final[1] for final in self._finals)
+        lag = Latencies.merged([final[2] for final in self._finals])
         latency = Latencies.merged([final[3] for final in self._finals])
         seconds = max(r.seconds for r in reports)
         sent = sum(r.sent for r in reports)
@@ -220,7 +220,7 @@ class _Team:
             producer=tuple(str(r.producer) for r in reports),
             seconds=seconds,
             rate=round(sum(r.rate for r in reports) if paced else sent / seconds if seconds > 0 else 0.0, 3),
-            valid=not own.count or own.percentiles(99)[0] <= LAG_BOUND,
+            valid=held(late, lag.count),
             send_lag_ms=lag.as_ms(),
             latency_ms=latency.as_ms(),
             negative_gaps=max(r.negative_gaps for r in reports),
@@ -270,7 +270,7 @@ def _work(
             config = isinstance(engine.error, ConfigError | MissingExtra)
             if not isinstance(engine.error, threading.BrokenBarrierError):
                 pipe.send(("error", (config, str(engine.error) or type(engine.error).__name__)))
-        pipe.send(("final", (engine.report(), *engine.latencies())))
+        pipe.send(("final", (engine.report(), engine.own_late, *engine.latencies())))
 
 
 def _together(barrier: Any) -> None:
