@@ -63,7 +63,9 @@ class Sender:
         self._last_pump = -math.inf
         self._closing = False
         self._closed = False
-        self._stop = threading.Event()
+        self._stopped = False
+        self._nudge = threading.Event()
+        self._dozing = False
         self._backstop: threading.Thread | None = None
         self.reconnects = 0
 
@@ -278,6 +280,8 @@ class Sender:
 
     def _watch(self) -> None:
         """Called without the lock: start the backstop if the link needs looking after from now on."""
+        if self._dozing:
+            self._nudge.set()
         if self._backstop is None and (self.window.messages or self.driver.idle_interval < math.inf):
             with self._lock:
                 if self._backstop is None and not self._closing:
@@ -288,9 +292,15 @@ class Sender:
 
     def _look_after(self) -> None:
         while True:
-            idle = self.driver.idle_interval
-            busy = self.window.messages > 0 or self._broken
-            if self._stop.wait(_BUSY_TICK if busy else min(idle, 60.0)):
+            self._dozing = not (self.window.messages or self._broken)
+            # Looked at again: what came in between did not see that this thread would doze.
+            if self._dozing and not self.window.messages:
+                self._nudge.wait(min(self.driver.idle_interval, 60.0))
+            else:
+                self._nudge.wait(_BUSY_TICK)
+            self._dozing = False
+            self._nudge.clear()
+            if self._stopped:
                 return
             if self._clock() - self._last_pump < _BUSY_TICK / 2 or not self._lock.acquire(blocking=False):
                 continue
@@ -325,7 +335,8 @@ class Sender:
             # A link that broke gets one more chance to come back; after that nobody is there to wait for.
             grace = min(deadline, self._clock() + 1.0)
             self.wait_resolved(timeout, give_up=lambda: self._broken and self._clock() > grace)
-        self._stop.set()
+        self._stopped = True
+        self._nudge.set()
         if self._backstop is not None:
             self._backstop.join(5.0)
         with self._entered():
