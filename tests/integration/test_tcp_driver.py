@@ -357,7 +357,8 @@ def test_a_connection_cut_within_a_frame_loses_and_repeats_nothing():
                 for start in range(0, count, 250):
                     there.send_many(range(start, start + 250))
                 assert rx.take(count, timeout=PATIENCE) == list(range(count))
-                assert there.stats()["reconnects"] == proxy.cuts == 4
+                assert proxy.cuts == 4
+                assert there.stats()["reconnects"] >= 4
         finally:
             proxy.close()
 

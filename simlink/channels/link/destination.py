@@ -6,6 +6,7 @@ calls back, which come from the threads of the readers.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,11 @@ _Identities = list[tuple[bytes, Any, Any]]
 _FLOOR = 64
 """A link with nothing granted gets this much while there is room at all, even if others hold more than there is."""
 _MAX_LOST_LINKS = 4096
+_SHALLOW = 16_384
+"""While readers keep settling, so many messages wait for them at most: what waits longer has left the processor's
+caches when it is decoded (measured: 1.8 against 2.1 µs a message). When they stop, the buffer fills to its bound."""
+_PAUSE = 0.02
+"""Seconds without a settlement after which readers are held to have stopped."""
 
 
 class LinkOrigin(Origin):
@@ -84,6 +90,9 @@ class Destination:
         self.orphans = 0
         self._notify = notify
         self._clock = clock
+        self._last_settled = -math.inf
+        self.holding_back = False
+        """Credit is kept back because the readers keep settling: look again soon, in case they stop."""
         self._settled: deque[tuple[LinkOrigin, int, int, Verdict]] = deque()
         self._twins: dict[tuple[bytes, int], list[tuple[ReceiverLink, int]]] = {}
 
@@ -145,7 +154,7 @@ class Destination:
     def tick(self) -> float:
         """Take care of silent senders; call at least every `dead` seconds, or after the seconds that it returns."""
         now = self._clock()
-        wait = self.dead
+        wait = _PAUSE if self.holding_back else self.dead
         for link in list(self.links.values()):
             if link.gone and link.idle and not link.connected:
                 del self.links[link.sender]
@@ -272,6 +281,8 @@ class Destination:
 
     def pump(self) -> None:
         """Book what was settled, find places for what waits, and grant credit for the room there is."""
+        if self._settled:
+            self._last_settled = self._clock()
         while self._settled:
             origin, first, stop, verdict = self._settled.popleft()
             origin.link.settle(origin.position + first, origin.position + stop, verdict)
@@ -290,6 +301,8 @@ class Destination:
         """Credit: each link its share of half the bound, as far as the room goes that is not promised to others."""
         if not links:
             return
+        now = self._clock()
+        self.holding_back = False
         share = max(self.hub.max_messages // (2 * len(links)), 1)
         share_bytes = max(self.hub.max_bytes // (2 * len(links)), 1)
         enough, enough_bytes = share - max(share // 8, 1), share_bytes - max(share_bytes // 8, 1)
@@ -301,6 +314,11 @@ class Destination:
         with self.hub.changed:
             subscriptions = list(self.hub.subscriptions.values())
             room = min((s.room() for s in subscriptions), default=self.hub.max_messages)
+            if now - self._last_settled < _PAUSE:
+                waiting = max((s.count - sum(r.holding for r in s.readers) for s in subscriptions), default=0)
+                shallow = max(_SHALLOW - waiting, 0)
+                self.holding_back = shallow < room
+                room = min(room, shallow)
             room_bytes = self.hub.max_bytes - max((s.nbytes for s in subscriptions if s.overflow != "drop"), default=0)
         free = room - sum(max(0, link.credit - link.accepted) for link in links)
         free_bytes = room_bytes - sum(max(0, link.credit_bytes - link.received_bytes) for link in links)

@@ -239,6 +239,8 @@ class Listener:
                     if destination in dirty or destination.has_settled:
                         self._tell(destination)
                         pumped = now
+                        if destination.holding_back:
+                            next_tick = min(next_tick, now + destination.tick())
             if now >= next_tick:
                 next_tick = now + self._tick(now)
             if self._stopping_at is not None and self._stopped(now):
@@ -452,6 +454,8 @@ class Listener:
                     self._send(connection, Heartbeat(), now)
         for destination, _, _ in list(self._destinations.values()):
             wait = min(wait, destination.tick())
+            if destination.holding_back:
+                self._tell(destination)
         return max(wait, 0.005)
 
     def _stopped(self, now: float) -> bool:
