@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 import simlink
-from tests.support.command import Command, lines_of, wait_until
+from tests.support.command import Command, Tail, lines_of, wait_until
 from tests.support.kafka import committed, topic_of
 
 SEEDS = (1, 2, 3)
@@ -63,8 +63,8 @@ def send(stack, url, *options):
 
 def received(group):
     """The records of some receivers, once all have come, and how many each had. They are ended by SIGTERM."""
-    outs = [out for _, out in group]
-    wait_until(lambda: len(lines_of(*outs)) >= ALL, f"{ALL} records in {outs}")
+    written = Tail(*(out for _, out in group))
+    wait_until(lambda: written.count >= ALL, f"{ALL} records")
     records, shares = Counter(), []
     for receiver, out in group:
         receiver.signal(signal.SIGTERM)

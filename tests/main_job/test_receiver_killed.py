@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 import simlink
-from tests.support.command import Command, lines_of, wait_until
+from tests.support.command import Command, Tail, lines_of, wait_until
 from tests.support.kafka import committed, create, topic_of
 from tests.support.spring import SpringReceiver
 
@@ -68,21 +68,22 @@ def test_simlinks_own_receiver_loses_nothing(kafka_broker, fresh, tmp_path, reco
     url = fresh(session_timeout=6, heartbeat=2)
     topic = topic_of(url)
     outs = [tmp_path / f"life-{life}.ndjson" for life in (1, 2, 3)]
+    written = Tail(*outs)
     allowed = 0
     with send(url) as sender:
         for life, out in enumerate(outs[:2], 1):
             with Command("receive", url, "--out", out) as receiver:
                 receiver.ready()
-                receiver.until(lambda: unique(outs) >= life * COUNT // 3, f"{life} thirds")  # noqa: B023
+                receiver.until(lambda: written.unique >= life * COUNT // 3, f"{life} thirds")  # noqa: B023
                 receiver.kill()
-            uncommitted = unique(outs) - committed(kafka_broker, topic)
+            uncommitted = written.unique - committed(kafka_broker, topic)
             assert uncommitted >= 0
             allowed += uncommitted
         options = ("--verify", "clickstream", "--seed", SEED, "--count", COUNT)
         with Command("receive", url, "--out", outs[2], "--idle", 6, "--json", *options) as receiver:
             receiver.ready()
             delivered(sender)
-            wait_until(lambda: unique(outs) >= COUNT, "all of them")
+            wait_until(lambda: written.unique >= COUNT, "all of them")
             # Its own verdict is that the other lives' part is lost to it, which is status 1.
             report = receiver.done(1).report
     records = [json.loads(line) for line in lines_of(*outs)]
@@ -103,10 +104,6 @@ def test_simlinks_own_receiver_loses_nothing(kafka_broker, fresh, tmp_path, reco
 
 def size(file):
     return file.stat().st_size if file.exists() else 0
-
-
-def unique(outs):
-    return len(set(lines_of(*outs)))
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-__all__ = ["READY_TIMEOUT", "Command", "Done", "lines_of", "run_simlink", "wait_until"]
+__all__ = ["READY_TIMEOUT", "Command", "Done", "Tail", "lines_of", "run_simlink", "wait_until"]
 
 READY_TIMEOUT = 40.0
 END_TIMEOUT = 120.0
@@ -42,6 +42,40 @@ def lines_of(*files: Path) -> list[bytes]:
         if file.exists():
             found += file.read_bytes().split(b"\n")[:-1]
     return found
+
+
+class Tail:
+    """The complete lines of files that others write to. Reads only what is new, so that looking often costs little."""
+
+    def __init__(self, *files: Path) -> None:
+        self._read = dict.fromkeys(files, 0)
+        self._seen: set[bytes] = set()
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """How many lines there are now."""
+        self._look()
+        return self._count
+
+    @property
+    def unique(self) -> int:
+        """How many different ones."""
+        self._look()
+        return len(self._seen)
+
+    def _look(self) -> None:
+        for file, offset in self._read.items():
+            if not file.exists():
+                continue
+            with file.open("rb") as stream:
+                stream.seek(offset)
+                whole, newline, _ = stream.read().rpartition(b"\n")
+            if newline:
+                lines = whole.split(b"\n")
+                self._read[file] = offset + len(whole) + 1
+                self._count += len(lines)
+                self._seen.update(lines)
 
 
 @dataclass
