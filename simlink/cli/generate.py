@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from simlink.generators.source import Chunk, Source
 
 _SUFFIXES = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet"}
+_TASK_ROWS = 16 * 4096
 
 
 @click.command(help="Write records of SPEC to a file.")
@@ -33,29 +35,73 @@ _SUFFIXES = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet":
     help="By default what the file's suffix says, else ndjson.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="What to draw them from; a random one by default, printed.")
-def command(spec: str, count: int, out: str, kind: str | None, seed: int | None) -> None:
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that make them.")
+def command(spec: str, count: int, out: str, kind: str | None, seed: int | None, workers: int) -> None:
     """Write them, block by block."""
-    from simlink.generators.source import as_source
+    from simlink.generators.source import GeneratorSource, as_source
 
     source = as_source(load_spec(spec, seed))
-    chosen = kind or _SUFFIXES.get(Path(out).suffix, "ndjson")
-    if chosen == "parquet" and out == "-":
+    kind = kind or _SUFFIXES.get(Path(out).suffix, "ndjson")
+    if kind == "parquet" and out == "-":
         raise ConfigError("--format parquet needs a file: it cannot be written to a pipe")
+    if workers > 1 and not isinstance(source, GeneratorSource):
+        raise ConfigError(f"--workers: only a generator can be divided among workers, not {source.name}")
+    chunks = source.chunks(0, count)
+    first = next(chunks, None)
+    if first is None:
+        # A file without records still has its columns, where they are known.
+        first = source.generator.make_block(0)[:0] if isinstance(source, GeneratorSource) else []
+    encode, open_writer = _format(kind, _names(first))
     rows = 0
-    with _file(out) as file, _WRITERS[chosen](file) as write:
-        for chunk in source.chunks(0, count):
-            write(chunk)
-            rows += len(chunk)
-        if not rows:
-            write(_empty(source))
+    with _file(out) as file, open_writer(file) as write:
+        parts = _one_by_one(first, chunks, encode) if workers == 1 else _by_workers(source, count, encode, workers)
+        for length, part in parts:
+            write(part)
+            rows += length
     say(f"{rows:,} records of {source.name}{'' if source.seed is None else f', seed {source.seed}'} → {out}")
 
 
-def _empty(source: Source) -> Chunk:
-    """No rows, but the columns where they are known: a file without records still has its header."""
-    from simlink.generators.source import GeneratorSource
+def _names(chunk: Chunk) -> list[str]:
+    """The names of the fields, of records that have some."""
+    from simlink.block import Block
 
-    return source.generator.make_block(0)[:0] if isinstance(source, GeneratorSource) else []
+    if isinstance(chunk, Block):
+        return list(chunk.schema)
+    return [str(name) for name in chunk[0]] if chunk and isinstance(chunk[0], dict) else []
+
+
+def _one_by_one(first: Chunk, rest: Iterator[Chunk], encode: Callable[[Chunk], Any]) -> Iterator[tuple[int, Any]]:
+    yield len(first), encode(first)
+    for chunk in rest:
+        yield len(chunk), encode(chunk)
+
+
+def _by_workers(source: Source, count: int, encode: Callable[[Chunk], Any], workers: int) -> Iterator[tuple[int, Any]]:
+    """The encoded parts in their order."""
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    stop = count if source.length is None else min(count, source.length)
+    waiting: deque[Future[tuple[int, Any]]] = deque()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for first in range(0, max(stop, 1), _TASK_ROWS):
+            waiting.append(pool.submit(_make, source, first, min(first + _TASK_ROWS, stop), encode))
+            # A few are made ahead of what is being written, no more.
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _make(source: Any, first: int, stop: int, encode: Callable[[Chunk], Any]) -> tuple[int, Any]:
+    """In a worker: some blocks, encoded."""
+    chunks = list(source.chunks(first, stop)) or [source.generator.make_block(0)[:0]]
+    parts = [encode(chunk) for chunk in chunks]
+    if isinstance(parts[0], bytes):
+        return sum(map(len, chunks)), b"".join(parts)
+    import pyarrow as pa
+
+    return sum(map(len, chunks)), pa.concat_tables(parts)
 
 
 @contextmanager
@@ -72,95 +118,107 @@ def _file(out: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-@contextmanager
-def _ndjson(file: IO[bytes]) -> Iterator[Callable[[Chunk], None]]:
-    from simlink.serializers.json import Json
-
-    json = Json()
-
-    def write(chunk: Chunk) -> None:
-        if len(chunk):
-            file.write(b"\n".join(json.dumps_many(chunk)) + b"\n")
-
-    yield write
+# --- the formats: what encodes a chunk (in a worker, too), and what writes it
 
 
-@contextmanager
-def _csv(file: IO[bytes]) -> Iterator[Callable[[Chunk], None]]:
-    """Columns in the order of the fields; what is nested is JSON in its cell, None an empty cell."""
-    from simlink.block import Block
-    from simlink.serializers.json import Json
-
-    json = Json()
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
-    names: list[str] | None = None
-
-    def cell(value: Any) -> Any:
-        if isinstance(value, dict | list | tuple):
-            return json.dumps(value).decode()
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        return value
-
-    def write(chunk: Chunk) -> None:
-        nonlocal names
-        rows = chunk.rows() if isinstance(chunk, Block) else chunk
-        if names is None:
-            if isinstance(chunk, Block):
-                names = list(chunk.schema)
-            else:
-                names = list(rows[0]) if rows and isinstance(rows[0], dict) else []
-            if names:
-                writer.writerow(names)
-        known = set(names)
-        for row in rows:
-            if not isinstance(row, dict) or not known.issuperset(row):
-                raise ConfigError(f"--format csv: every record must have the fields {', '.join(names)}: {row!r:.200}")
-            writer.writerow([cell(row.get(name)) for name in names])
-
+def _format(kind: str, names: list[str]) -> tuple[Callable[[Chunk], Any], Callable[[IO[bytes]], Any]]:
+    if kind == "ndjson":
+        return encode_ndjson, _plain
+    if kind == "csv":
+        encode = EncodeCsv(names)
+        return encode, encode.open
     try:
-        yield write
-    finally:
-        # The file is the caller's to close.
-        text.detach()
-
-
-@contextmanager
-def _parquet(file: IO[bytes]) -> Iterator[Callable[[Chunk], None]]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow.parquet  # noqa: F401 – to see whether it is there
     except ImportError as error:
         raise MissingExtra("--format parquet", "dataframe", package="pyarrow") from error
+    return encode_arrow, _parquet
+
+
+@contextmanager
+def _plain(file: IO[bytes]) -> Iterator[Callable[[bytes], object]]:
+    yield file.write
+
+
+def encode_ndjson(chunk: Chunk) -> bytes:
+    """A line of JSON a record."""
+    from simlink.serializers.json import Json
+
+    return b"\n".join([*Json().dumps_many(chunk), b""])
+
+
+class EncodeCsv:
+    """Columns in the order of the fields; what is nested is JSON in its cell, None an empty cell."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def __call__(self, chunk: Chunk) -> bytes:
+        """The rows, without a header."""
+        from simlink.block import Block
+
+        known = set(self.names)
+        rows = []
+        for record in chunk.rows() if isinstance(chunk, Block) else chunk:
+            if not isinstance(record, dict) or not known.issuperset(record):
+                expected = f"the fields {', '.join(self.names)}" if self.names else "fields"
+                raise ConfigError(f"--format csv: every record must have {expected}: {record!r:.200}")
+            rows.append([_cell(record.get(name)) for name in self.names])
+        return _lines(rows)
+
+    @contextmanager
+    def open(self, file: IO[bytes]) -> Iterator[Callable[[bytes], object]]:
+        """Write the header; gives what writes rows."""
+        if self.names:
+            file.write(_lines([self.names]))
+        yield file.write
+
+
+def _lines(rows: list[list[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list | tuple):
+        from simlink.serializers.json import Json
+
+        return Json().dumps(value).decode()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value
+
+
+def encode_arrow(chunk: Chunk) -> Any:
+    """An Arrow table."""
+    import pyarrow as pa
+
     from simlink.block import Block
     from simlink.generators.frames import _array, _type
 
+    if not isinstance(chunk, Block):
+        return pa.Table.from_pylist(list(chunk))
+    columns = {}
+    for name, kind in chunk.schema.fields.items():
+        column = chunk.columns[name]
+        columns[name] = pa.array(column.tolist()) if _type(pa, kind) is None else _array(pa, column, kind)
+    return pa.table(columns)
+
+
+@contextmanager
+def _parquet(file: IO[bytes]) -> Iterator[Callable[[Any], None]]:
+    import pyarrow.parquet as pq
+
     writer: Any = None
 
-    def table(chunk: Chunk) -> Any:
-        if not isinstance(chunk, Block):
-            return pa.Table.from_pylist(list(chunk))
-        columns = {}
-        for name, kind in chunk.schema.fields.items():
-            known = _type(pa, kind)
-            columns[name] = (
-                pa.array(chunk.columns[name].tolist()) if known is None else _array(pa, chunk.columns[name], kind)
-            )
-        return pa.table(columns)
-
-    def write(chunk: Chunk) -> None:
+    def write(table: Any) -> None:
         nonlocal writer
-        part = table(chunk)
         if writer is None:
-            writer = pq.ParquetWriter(file, part.schema)
-        writer.write_table(part.cast(writer.schema))
+            writer = pq.ParquetWriter(file, table.schema)
+        writer.write_table(table.cast(writer.schema))
 
     try:
         yield write
     finally:
         if writer is not None:
             writer.close()
-
-
-_WRITERS = {"ndjson": _ndjson, "csv": _csv, "parquet": _parquet}

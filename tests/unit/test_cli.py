@@ -169,6 +169,29 @@ def test_generate_writes_parquet(cli, tmp_path):
     assert catalog.clickstream(seed=7)[:5_000] == parquet.read_table(file).to_pylist()
 
 
+@pytest.mark.parametrize("suffix", ["ndjson", "csv", "parquet"])
+def test_generate_by_workers_writes_the_same(cli, tmp_path, suffix):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    alone, shared = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}"
+    for out, workers in ((alone, 1), (shared, 2)):
+        options = ("--count", 70_000, "--seed", 7, "--out", out, "--workers", workers)
+        assert cli("generate", "clickstream", *options)[0] == 0
+    if suffix == "parquet":
+        from pyarrow import parquet
+
+        assert parquet.read_table(alone).equals(parquet.read_table(shared))
+    else:
+        assert alone.read_bytes() == shared.read_bytes()
+
+
+def test_generate_refuses_to_divide_a_file(cli, tmp_path):
+    file = tmp_path / "x.ndjson"
+    file.write_text("1\n")
+    status, _, err = cli("generate", f"replay:{file}", "--count", 1, "--out", "-", "--workers", 2)
+    assert (status, "only a generator" in complaint(err)) == (2, True)
+
+
 def test_generate_writes_a_header_for_no_records(cli, tmp_path):
     assert cli("generate", "clickstream", "--count", 0, "--out", tmp_path / "x.csv")[0] == 0
     assert list(catalog.clickstream().schema) == (tmp_path / "x.csv").read_text().strip().split(",")
