@@ -113,14 +113,14 @@ class ReceiverLink:
             FrameError: a gap, or more than the credit.
         """
         batch, first = frame.batch, frame.position
-        stop = first + len(batch)
+        stop = first + len(batch.bodies)
         if first > self.expected:
             raise FrameError(f"position {first} came, and {self.expected} is the next one")
-        if stop > self.credit or (self.received_bytes >= self.credit_bytes and len(batch)):
+        if stop > self.credit or (self.received_bytes >= self.credit_bytes and stop > first):
             raise FrameError(f"position {stop - 1} exceeds the credit")
         if first < self.expected:
             batch = batch[self.expected - first :]
-        if len(batch):
+        if stop > self.expected:
             self.received_bytes += batch.nbytes
             self.parked.append((self.expected, stop, batch))
             self.expected = stop

@@ -173,9 +173,10 @@ class SenderLink:
         """Queue messages. Their positions follow those before."""
         if position != self.next:
             raise ValueError(f"position {position} submitted, and {self.next} is the next one")
-        self._queue.append((position, position + len(batch), batch))
-        self.next = position + len(batch)
-        self.queued += len(batch)
+        count = len(batch.bodies)
+        self._queue.append((position, position + count, batch))
+        self.next = position + count
+        self.queued += count
         self.queued_bytes += batch.nbytes
 
     def sendable(self) -> bool:
@@ -193,7 +194,7 @@ class SenderLink:
                 self.sent = stop
                 return encode(Void(first - self._base, stop - self._base))
             batch = self._next_batch()
-            stop = first + len(batch)
+            stop = first + len(batch.bodies)
             frame = BatchFrame(first - self._base, batch, self.low, self._lows.of(batch, first, self.resolved.mark))
             error: Exception | None = None
             try:
@@ -231,7 +232,13 @@ class SenderLink:
         """Take from the queue what fits into one frame and the credit: a part of a batch, or several joined."""
         messages = min(self._frame_limit, self._credit - self.sent)
         self._frame_limit = FRAME_MESSAGES
+        first, stop, head = self._queue[0]
         room = min(FRAME_BYTES, self.peer_max_frame_bytes * 3 // 4, self._credit_bytes - self._bytes_sent)
+        if len(self._queue) == 1 and head is not None and stop - first <= messages and head.nbytes <= room:
+            # One message that somebody waits for takes this way, and the less there is to do the better.
+            self._queue.clear()
+            self.queued = self.queued_bytes = 0
+            return head
         parts: list[Batch] = []
         while self._queue and messages > 0 and room > 0:
             first, _, batch = self._queue[0]
