@@ -61,7 +61,7 @@ class Hands:
 
     def __init__(self, settle: Callable[[Sequence[Settlement]], None], forget: Callable[[bytes, int], None]) -> None:
         self.lock = threading.RLock()
-        self.counts = dict.fromkeys((*_ADVERB.values(), "stale"), 0)
+        self.counts = dict.fromkeys((*_ADVERB.values(), "stale", "revoked"), 0)
         self.closed = False
         self.last_flush = 0.0
         self._settle = settle
@@ -92,6 +92,9 @@ class Hands:
                 return hand.marks[row] == verdict
             if self.closed or not hand.valid(row):
                 self.counts["stale"] += 1
+                if verdict is Verdict.NACK:
+                    # It comes again because its hold was lost, and is no second copy then.
+                    self._forget_rows(hand, row, row + 1)
                 return False
             if verdict is Verdict.NACK:
                 self.nack_run(hand, row, row + 1, backoff(hand.attempts[row]))
@@ -128,13 +131,16 @@ class Hands:
                 held.marks[a:b] = bytes([Verdict.NACK]) * (b - a)
                 held.open -= b - a
                 self.counts["nacked"] += b - a
-                for row in rows:
-                    producer, sequence = held.batch.producers[row], held.batch.sequences[row]
-                    if producer is not None and sequence is not None:
-                        self._forget(producer, int(sequence))
+                self._forget_rows(held, a, b)
                 self._send(held, a, b, Verdict.NACK, delay)
             if not held.open and id(held) not in self._dirty:
                 self._open.pop(id(held), None)
+
+    def _forget_rows(self, held: Held, first: int, stop: int) -> None:
+        for row in range(first, stop):
+            producer, sequence = held.batch.producers[row], held.batch.sequences[row]
+            if producer is not None and sequence is not None:
+                self._forget(producer, int(sequence))
 
     def flush(self) -> None:
         """Give the driver every verdict that it has not got yet."""
@@ -180,7 +186,7 @@ class Hands:
                 identity: (held, row)
                 for held in lost
                 for row, identity in _identities(held.batch)
-                if not held.marks[row]
+                if not held.marks[row] and not held.valid(row)
             }
             rows: list[int] = []
             for row, identity in _identities(incoming.batch):
@@ -191,6 +197,21 @@ class Hands:
                     held.adopted[held_row] = (incoming.lease, incoming.tokens[row])
                     rows.append(row)
             return rows
+
+    def revoke(self, held: Held, first: int) -> None:
+        """Drop the rows from ``first`` on: their hold was lost before the application saw them. They are somebody
+        else's now, or come again; nothing is said of them to the driver."""
+        with self.lock:
+            rows = [row for row in range(first, len(held.batch)) if not held.marks[row]]
+            held.sent = held.sent or bytearray(len(held.batch))
+            for row in rows:
+                held.marks[row] = Verdict.NACK
+                held.sent[row] = 1
+                self._forget_rows(held, row, row + 1)
+            held.open -= len(rows)
+            self.counts["revoked"] += len(rows)
+            if not held.open and id(held) not in self._dirty:
+                self._open.pop(id(held), None)
 
     def take_back(self, before: float, spared: set[int]) -> None:
         """Take back what was handed out before ``before`` and has no verdict; ``spared`` are the ids of hands that

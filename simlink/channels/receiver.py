@@ -268,6 +268,7 @@ class Receiver:
         self._driver.reserve(max(n, self._prefetch))
         try:
             while len(values) < n:
+                self._drop_revoked()
                 if self._hand is None and not self._next_hand(deadline, limit=n - len(values)):
                     raise ReceiveTimeout(
                         f"{len(values)} of {n} messages came to {self.url} within {timeout:g} s; they were handed back",
@@ -316,7 +317,7 @@ class Receiver:
         while True:
             self._enter_call()
             self._settle_current()
-            if self._hand is None or self._row + 1 >= len(self._hand.batch):
+            if self._hand is None or self._row + 1 >= len(self._hand.batch) or not self._hand.lease.valid:
                 if not self._next_row(None, iterating=True):
                     return
             else:
@@ -334,7 +335,7 @@ class Receiver:
                     yield Delivery(hand, row)
                 else:
                     yield Decoded(hand, row, outcome)
-                if self._hand is not hand or self._row != row:
+                if self._hand is not hand or self._row != row or not hand.lease.valid:
                     break
                 if unasked and not row & 15 and time.monotonic() - self._hands.last_flush > FLUSH_AFTER:
                     with self._hands.lock:
@@ -353,6 +354,7 @@ class Receiver:
             self._enter_call()
             self._settle_current()
             self._drop_finished()
+            self._drop_revoked()
             if self._hand is None and not self._next_hand(math.inf, limit=_MAX_CHUNK, iterating=True):
                 return
             hand = self._hand
@@ -410,8 +412,18 @@ class Receiver:
         elif took < _QUICK:
             self._chunk = min(_MAX_CHUNK, self._chunk * 2)
 
+    def _drop_revoked(self) -> None:
+        """What waits here under a lost hold is somebody else's now, and must not be handed out late."""
+        if self._hand is not None and not self._hand.lease.valid:
+            self._hands.revoke(self._hand, self._row + 1)
+            self._hand = None
+        for held in [held for held in self._queue if not held.lease.valid]:
+            self._hands.revoke(held, 0)
+            self._queue.remove(held)
+
     def _next_row(self, timeout: float | None, *, iterating: bool = False) -> bool:
         self._drop_finished()
+        self._drop_revoked()
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         # With a settle timeout every message has its own time, so each is fetched for itself.
         limit = self._chunk if self._settle_timeout is None else 1
@@ -425,6 +437,8 @@ class Receiver:
         with self._hands.lock:
             self._hands.flush()
         quiet_since = time.monotonic()
+        looked = False
+        self._drop_revoked()
         while not self._queue:
             if self._stopping or self.closed:
                 return False
@@ -432,12 +446,13 @@ class Receiver:
             if iterating and self._idle is not None:
                 if not self._driver.assigned:
                     quiet_since = now
-                if now - quiet_since >= self._idle:
+                if looked and now - quiet_since >= self._idle:
                     return False
-                wait = min(quiet_since + self._idle - now, _SLICE)
+                wait = min(max(0.0, quiet_since + self._idle - now), _SLICE)
             else:
                 wait = _SLICE
             self._fetch(limit, max(0.0, min(wait, deadline - now)))
+            looked = True
             if not self._queue and time.monotonic() >= deadline:
                 return False
         self._hand = self._queue.popleft()
@@ -463,6 +478,9 @@ class Receiver:
                 self._failure = ReceiveError(f"{self.channel.url}: {error}", url=self.channel.url)
                 raise self._failure from error
             self._down_since = math.inf
+        if incoming:
+            # Before what comes again is compared with what is held.
+            self._drop_revoked()
         for part in incoming:
             held = self._intake.take(part)
             if held is not None:
