@@ -38,7 +38,6 @@ from simlink.channels.kafka.failures import (
     AUTHORIZATION,
     MEMBERSHIP,
     REFUSALS,
-    UNKNOWN_TOPIC,
     receive_failure,
     send_failure,
 )
@@ -52,9 +51,9 @@ __all__ = ["ConfluentClient"]
 logger = logging.getLogger("simlink.kafka")
 
 NOW = 0  # librdkafka's word for "stamp it yourself"
-LOCAL_REFUSALS = frozenset(
-    {KafkaError._INVALID_ARG, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC, KafkaError._BAD_MSG}
-)
+LOCAL_REFUSALS = frozenset({KafkaError._INVALID_ARG, KafkaError._BAD_MSG})
+UNSETTLED = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+"""What a broker that has just come back may make the library believe: kept, and tried again like a full queue."""
 ADRIFT = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._NO_OFFSET})
 FOLLOW_UP = 0.5
 """Seconds that the reports of withdrawn records may take to come out of the library."""
@@ -141,6 +140,8 @@ class ConfluentProducer(ProducerClient):
                 cause = error.args[0]
                 if cause.fatal() or cause.code() == KafkaError._FATAL:
                     self.broken = True
+                    return row, refused
+                if cause.code() in UNSETTLED:
                     return row, refused
                 refused[row] = send_failure(error, cause.str(), url=self._settings.url, topic=self._topic)
 
@@ -297,16 +298,12 @@ class ConfluentConsumer(ConsumerClient):
             if partition is not None and partition in self._owned:
                 polled.adrift.append(partition)
         elif code in AUTHORIZATION or error.fatal():
-            self._broken = self._receive_failure(error, retryable=False)
-        elif code == UNKNOWN_TOPIC:
-            self._broken = self._receive_failure(error, retryable=True)
+            self._broken = receive_failure(
+                KafkaException(error), error.str(), url=self._settings.url, topic=self._topic, retryable=False
+            )
         else:
+            # The library goes on by itself. Even "unknown topic" passes: a broker that comes back says so for a while.
             logger.info("kafka consumer: %s", error)
-
-    def _receive_failure(self, error: KafkaError, *, retryable: bool) -> SimlinkError:
-        return receive_failure(
-            KafkaException(error), error.str(), url=self._settings.url, topic=self._topic, retryable=retryable
-        )
 
     def pause(self, partitions: Sequence[int]) -> None:
         self._consumer.pause(self._parts(partitions))

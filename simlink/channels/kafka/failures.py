@@ -36,10 +36,11 @@ MEMBERSHIP = frozenset({22, 25, 27, 82})
 """ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID: the group has moved on."""
 AUTHORIZATION = frozenset({29, 30, 31, 53, 58})
 """Topic, group, cluster and transaction authorisation, and SASL authentication."""
-REFUSALS = frozenset({2, 3, 10, 17, 18, 32, 42, 43, 44, 76, 87, *AUTHORIZATION})
-"""What a broker says of a record that is surely not there and never will be: CORRUPT_MESSAGE, UNKNOWN_TOPIC,
-MESSAGE_TOO_LARGE, INVALID_TOPIC, RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP, INVALID_REQUEST,
-UNSUPPORTED_FOR_MESSAGE_FORMAT, POLICY_VIOLATION, UNSUPPORTED_COMPRESSION, INVALID_RECORD."""
+REFUSALS = frozenset({2, 10, 17, 18, 32, 42, 43, 44, 76, 87, *AUTHORIZATION})
+"""What a broker says of a record that is surely not there and never will be: CORRUPT_MESSAGE, MESSAGE_TOO_LARGE,
+INVALID_TOPIC, RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP, INVALID_REQUEST, UNSUPPORTED_FOR_MESSAGE_FORMAT,
+POLICY_VIOLATION, UNSUPPORTED_COMPRESSION, INVALID_RECORD, and the lack of rights. Not UNKNOWN_TOPIC: a broker that has
+just come back says so of topics that it has not loaded yet."""
 
 
 def connect_failure(
