@@ -26,8 +26,8 @@ format: $(VENV)/.simlink-all  ## let ruff fix and lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## print the bench tables, ours beside floor and peer
-	set -e; for question in bench/bench_*.py; do $(BIN)/python $$question $(ARGS); done
+bench: setup  ## print the bench table, ours beside floor and peer; ARGS="--quick" for a look
+	$(BIN)/python bench/all.py $(ARGS)
 
 proto: $(VENV)/.simlink-all  ## make the committed Protobuf code again
 	$(BIN)/python scripts/make-protos

@@ -10,6 +10,7 @@ them, keyed, to a queue in memory that a second thread reads. Medians over the r
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import threading
 import time
@@ -70,9 +71,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="a list of one object a rate instead of the table")
     options = parser.parse_args()
-    print("| asked | floor: reached | floor: lag p99 | run: reached | off by | run: send lag p50 | p99 | valid |")
-    print("|---|---|---|---|---|---|---|---|")
+    found = []
+    if not options.json:
+        head()
     for rate in RATES:
         floors, runs = [], []
         for _ in range(options.repeat):
@@ -80,12 +83,29 @@ def main() -> None:
             runs.append(paced(rate, options.seconds))
         reached = statistics.median(run.rate for run in runs)
         lags = [run.send_lag_ms or {} for run in runs]
-        print(
-            f"| {rate:,}/s | {statistics.median(f[0] for f in floors):,.0f}/s "
-            f"| {statistics.median(f[1] for f in floors):.2f} ms | {reached:,.0f}/s "
-            f"| {(reached / rate - 1) * 100:+.2f} % | {statistics.median(lag['p50'] for lag in lags):.2f} ms "
-            f"| {statistics.median(lag['p99'] for lag in lags):.2f} ms | {sum(run.valid for run in runs)}/{len(runs)} |"
-        )
+        row = {
+            "asked": rate,
+            "floor_reached": statistics.median(f[0] for f in floors),
+            "floor_lag_p99_ms": statistics.median(f[1] for f in floors),
+            "reached": reached,
+            "lag_p50_ms": statistics.median(lag["p50"] for lag in lags),
+            "lag_p99_ms": statistics.median(lag["p99"] for lag in lags),
+            "valid": sum(run.valid for run in runs),
+        }
+        found.append(row)
+        if not options.json:
+            print(
+                f"| {rate:,}/s | {row['floor_reached']:,.0f}/s | {row['floor_lag_p99_ms']:.2f} ms | {reached:,.0f}/s "
+                f"| {(reached / rate - 1) * 100:+.2f} % | {row['lag_p50_ms']:.2f} ms | {row['lag_p99_ms']:.2f} ms "
+                f"| {row['valid']}/{len(runs)} |"
+            )
+    if options.json:
+        print(json.dumps(found))
+
+
+def head() -> None:
+    print("| asked | floor: reached | floor: lag p99 | run: reached | off by | run: send lag p50 | p99 | valid |")
+    print("|---|---|---|---|---|---|---|---|")
 
 
 if __name__ == "__main__":

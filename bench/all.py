@@ -1,0 +1,190 @@
+"""Every bench, one after the other, as one table of what was reached against what was asked; the page is kept in docs.
+
+    python bench/all.py [--quick] [--out docs/benchmarks.md]
+
+Each question is a program of its own (bench_*.py), where ours, the floor written by hand and the peer take turns within
+one run. Figures are medians; ratios are what travels between machines. ``--quick`` shortens everything: for a look, not
+for a record. Notes that explain a shortfall are read from bench/notes.toml and stand under the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Row:
+    """One line of the table: what was measured, what it is held against, and what was to be reached."""
+
+    what: str
+    ours: str
+    against: str
+    ratio: str
+    reach: str
+    met: bool
+
+
+def ask(question: str, *options: str) -> dict[str, Any]:
+    print(f"bench_{question} …", file=sys.stderr, flush=True)
+    command = [sys.executable, str(HERE / f"bench_{question}.py"), "--json", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def million(rate: float) -> str:
+    return f"{rate / 1e6:.2f} M/s" if rate >= 2e5 else f"{rate / 1e3:.1f} k/s"
+
+
+def share(what: str, ours: float, floor_name: str, floor: float, least: float) -> Row:
+    ratio = ours / floor
+    return Row(what, million(ours), f"{floor_name}: {million(floor)}", f"{ratio:.2f}×", f"≥ {least:g}×", ratio >= least)
+
+
+def at_least(what: str, ours: float, least: float, against: str = "") -> Row:
+    return Row(what, million(ours), against, "", f"≥ {million(least)}", ours >= least)
+
+
+def generated(quick: bool) -> Iterator[Row]:
+    found = ask("generate", *(["--rows", "200000", "--repeat", "3"] if quick else []))
+    yield share("clickstream fields → dicts", found["simlink, dicts"], "Faker loop", found["Faker loop, dicts"], 100)
+    yield share("clickstream fields → dicts", found["simlink, dicts"], "by hand", found["NumPy by hand, dicts"], 0.4)
+    by_hand = found["NumPy + msgspec by hand, JSON kept"]
+    yield share("generated and encoded to JSON, kept", found["simlink, JSON kept"], "by hand", by_hand, 0.6)
+    found = ask("serialize", *(["--rows", "32768", "--repeats", "3"] if quick else []))
+    for row in found["results"]:
+        if row["what"] == "Protobuf, block → bodies":
+            yield share(f"Protobuf, {row['records']}, kept", row["rate"], "by hand", row["floor_rate"], 0.8)
+
+
+def memory(quick: bool) -> Iterator[Row]:
+    found = ask("memory", *(["--rows", "100000", "--repeats", "3"] if quick else []))
+    peer = f"queue.Queue: {million(found['rates']['queue.Queue between threads'])}"
+    for what, least in found["reach"].items():
+        yield at_least(f"memory, {what}", found["rates"][what], least, peer)
+
+
+def tcp(quick: bool) -> Iterator[Row]:
+    found = ask("tcp", *(["--rows", "100000", "--repeats", "3", "--rounds", "1000"] if quick else []))
+    rates, waits = found["messages_per_second"], found["p50_us"]
+    floor = rates["by hand, newline JSON (floor)"]
+    yield share("tcp, send_many → batches()", rates["channel, send_many to batches()"], "by hand", floor, 0.75)
+    yield share("tcp, send_many → one by one", rates["channel, send_many to one by one"], "by hand", floor, 0.6)
+    ours, echo = waits["channel, send"], waits["raw echo (floor)"]
+    yield Row(
+        "tcp, one waiting send, p50",
+        f"{ours:.0f} µs",
+        f"raw echo: {echo:.0f} µs",
+        f"{ours / echo:.2f}×",
+        "≤ 2×",
+        ours <= 2 * echo,
+    )
+
+
+def kafka(quick: bool) -> Iterator[Row]:
+    found = ask("kafka", *(["--count", "30000", "--repeat", "3"] if quick else []))
+    for client, ways in found.items():
+        for way, (by_hand, ours) in ways.items():
+            yield share(f"Kafka {way}, {client}", ours, "client by hand, tuned", by_hand, 0.85)
+
+
+def pace(quick: bool) -> Iterator[Row]:
+    for row in ask("pace", *(["--seconds", "2", "--repeat", "1"] if quick else [])):
+        off, lag = abs(row["reached"] / row["asked"] - 1), row["lag_p99_ms"]
+        yield Row(
+            f"pace {row['asked']:,}/s",
+            f"{row['reached']:,.0f}/s",
+            "asked rate",
+            f"off by {off:.2%}",
+            "≤ 0.5 %",
+            off <= 0.005,
+        )
+        if row["asked"] == 1_000:
+            yield Row("send lag p99 at 1,000/s", f"{lag:.2f} ms", "", "", "≤ 1 ms", lag <= 1)
+
+
+def starting(quick: bool) -> Iterator[Row]:
+    found = ask("import", *(["--repeats", "5"] if quick else []))
+    numpy = f"import numpy: {found['ms']['import numpy']:.0f} ms"
+    for what, most in found["reach"].items():
+        took = max(found["ms"][what], 0.0)
+        yield Row(what, f"{took:.0f} ms", numpy, "", f"≤ {most:.0f} ms", took <= most)
+
+
+def soak(quick: bool) -> Iterator[Row]:
+    found = ask("soak", "--seconds", "20" if quick else "60")
+    grown = found["growth_after_10_s"]
+    yield Row(
+        "memory, saturated tcp sender, slow reader, 60 s",
+        f"{found['mib'][9]:.0f} MiB at 10 s",
+        f"largest after: {max(found['mib'][10:]):.0f} MiB",
+        f"{grown:+.1%}",
+        "flat",
+        grown <= 0.05,
+    )
+
+
+def machine() -> str:
+    name = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{name}, {os.cpu_count()} cores, {memory_gib:.0f} GiB; {platform.system()} {platform.release()}; "
+        f"CPython {platform.python_version()}; load at the start {os.getloadavg()[0]:.1f}"
+    )
+
+
+def page(rows: list[Row], where: str, notes: dict[str, str]) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        "Ours beside a floor written by hand and beside the peer, in the same run; medians of several. Machines are",
+        "noisy: the ratios are what counts. `python bench/all.py` prints this table; `--out` keeps it as this page.",
+        "",
+        f"Measured on: {where}.",
+        "",
+        "| work | ours | against | ratio | reach | |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {r.what} | {r.ours} | {r.against} | {r.ratio} | {r.reach} | {'✓' if r.met else '✗'} |" for r in rows]
+    short = [r.what for r in rows if not r.met]
+    lines += ["", "## Shortfalls", ""]
+    if not short:
+        lines.append("None in this run.")
+    for what in dict.fromkeys(short):
+        reason = next((note for start, note in notes.items() if what.startswith(start)), "Not explained yet.")
+        lines.append(f"- **{what}**: {reason}")
+    lines += ["", "## How to read it", "", notes.get("reading", "")]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="short runs: for a look, not for a record")
+    parser.add_argument("--out", type=Path, help="write the page here as well")
+    options = parser.parse_args()
+    where = machine()
+    rows: list[Row] = []
+    for question in (generated, memory, tcp, kafka, pace, starting, soak):
+        rows += question(options.quick)
+    text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
