@@ -180,17 +180,17 @@ def verify(
     """
     verifier = Verifier(receiver, source, count=count, on=on, senders=senders)
     # The receiver ends an iteration by itself after so many quiet seconds (while something is assigned to it).
-    before, receiver._idle = receiver._idle, timeout
+    before, receiver.idle = receiver.idle, timeout
     try:
         for batch in receiver.batches():
             verifier.book(batch)
-            if receiver._manual:
+            if receiver.manual:
                 batch.ack()
             if verifier.complete:
                 break
-        receiver._settle_current()
+        receiver.acknowledge()
     finally:
-        receiver._idle = before
+        receiver.idle = before
     return verifier.result()
 
 

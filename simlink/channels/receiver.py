@@ -79,9 +79,9 @@ class Receiver:
         self.serializer = serializer
         self.closed = False
         self._driver = driver
-        self._manual = manual
+        self.manual = manual
         self._prefetch = prefetch
-        self._idle = idle
+        self.idle = idle
         self._settle_timeout = settle_timeout
         self._pid = os.getpid()
         self._owner: int | None = None
@@ -190,10 +190,10 @@ class Receiver:
 
     def _last_verdict(self, error: BaseException | None) -> None:
         hand, row = self._hand, self._row
-        if hand is None or self._manual:
+        if hand is None or self.manual:
             return
         if error is None:
-            self._settle_current()
+            self.acknowledge()
             return
         # What was in hand is given back by the driver as it closes, in order and ahead of anything new.
         first = max(row, 0)
@@ -240,7 +240,7 @@ class Receiver:
             ReceiveTimeout: nothing came within ``timeout`` seconds (None waits for ever).
         """
         self._enter_call()
-        self._settle_current()
+        self.acknowledge()
         if not self._next_row(timeout):
             if self._stopping:
                 raise ChannelClosed(f"the receiver of {self.channel.url} was stopped")
@@ -261,7 +261,7 @@ class Receiver:
         hard = max(self._prefetch, 65_536)
         if n > hard:
             raise ConfigError(f"take({n}) is above the receiver's bound of {hard}; read in parts or raise prefetch=")
-        self._settle_current()
+        self.acknowledge()
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         taken: list[tuple[Held, int, int]] = []
         values: list[Any] = []
@@ -316,7 +316,7 @@ class Receiver:
         """Deliveries until the receiver is closed or stopped, or ``idle`` quiet seconds have passed."""
         while True:
             self._enter_call()
-            self._settle_current()
+            self.acknowledge()
             if self._hand is None or self._row + 1 >= len(self._hand.batch) or not self._hand.lease.valid:
                 if not self._next_row(None, iterating=True):
                     return
@@ -326,7 +326,7 @@ class Receiver:
             if hand is None:
                 return
             outcomes = hand.batch.outcomes
-            unasked = not self._manual
+            unasked = not self.manual
             # One hand, row by row; what may change under us is looked at again after each yield.
             for row in range(self._row, len(outcomes)):
                 self._row = row
@@ -352,7 +352,7 @@ class Receiver:
         """
         while True:
             self._enter_call()
-            self._settle_current()
+            self.acknowledge()
             self._drop_finished()
             self._drop_revoked()
             if self._hand is None and not self._next_hand(math.inf, limit=_MAX_CHUNK, iterating=True):
@@ -364,7 +364,7 @@ class Receiver:
             batch._settle = lambda verdict, h=hand, f=first: self._settle_rows(h, f, len(h.batch), verdict)
             self._row = first
             self._whole = True
-            if self._manual:
+            if self.manual:
                 self._row = len(hand.batch) - 1
                 self._hand = None
                 self._whole = False
@@ -379,10 +379,10 @@ class Receiver:
             done = [hand.settle(row, verdict) for row in range(first, stop)]
         return all(done)
 
-    def _settle_current(self) -> None:
-        """Acknowledge what the application was given last, if it said nothing else of it."""
+    def acknowledge(self) -> None:
+        """Acknowledge what was given last without asking for more; nothing with ``settle="manual"``."""
         hand = self._hand
-        if hand is None or self._manual:
+        if hand is None or self.manual:
             return
         stop = len(hand.batch) if self._whole else self._row + 1
         with self._hands.lock:
@@ -443,12 +443,12 @@ class Receiver:
             if self._stopping or self.closed:
                 return False
             now = time.monotonic()
-            if iterating and self._idle is not None:
+            if iterating and self.idle is not None:
                 if not self._driver.assigned:
                     quiet_since = now
-                if looked and now - quiet_since >= self._idle:
+                if looked and now - quiet_since >= self.idle:
                     return False
-                wait = min(max(0.0, quiet_since + self._idle - now), _SLICE)
+                wait = min(max(0.0, quiet_since + self.idle - now), _SLICE)
             else:
                 wait = _SLICE
             self._fetch(limit, max(0.0, min(wait, deadline - now)))
@@ -505,7 +505,7 @@ class Receiver:
             try:
                 with self._hands.lock:
                     if self._settle_timeout is not None:
-                        if self._hand is not None and not self._manual:
+                        if self._hand is not None and not self.manual:
                             self._settle_seen(self._hand, max(self._row, 0))
                         unseen = {id(held) for held in self._queue}
                         self._hands.take_back(time.monotonic() - self._settle_timeout, unseen)

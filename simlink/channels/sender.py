@@ -94,6 +94,23 @@ class Sender:
         self._watch()
         return entry
 
+    def connect(self, timeout: float | None) -> None:
+        """Wait for a peer before there is anything to send, so that what is sent then does not wait for one.
+
+        Raises:
+            ConnectTimeout, ConnectError: nobody there. ChannelClosed.
+        """
+        deadline = math.inf if timeout is None else self._clock() + timeout
+        with self._entered():
+            self._check()
+            self._connect(deadline)
+        self._watch()
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended this end for good; None while it lives."""
+        return self._fatal
+
     def has_room(self) -> bool:
         """Whether a message could be submitted now without waiting; does pending I/O on the way."""
         with self._entered():

@@ -183,12 +183,9 @@ class Engine:
     def _connect(self) -> None:
         """Wait for a peer before the schedule starts, so that the wait is nobody's lag."""
         sender = self.channel.sender
-        deadline = float("inf") if self._timeout is None else self._clock() + self._timeout
         self._mark_reading(True)
         try:
-            with sender._entered():
-                sender._check()
-                sender._connect(deadline)
+            sender.connect(self._timeout)
         finally:
             self._blocking = False
         self._rows = min(_BATCH_ROWS, sender.window.max_messages)
@@ -382,7 +379,7 @@ class Engine:
             entry = self._out[0][0]
             done = sender.wait(entry, max(0.0, min(_SLICE, left)))
             self._housekeeping(self._clock())
-            if not done and (left <= _SLICE or sender._fatal is not None):
+            if not done and (left <= _SLICE or sender.failure is not None):
                 return
 
     def _tell(self, now: float, *, done: bool = False) -> None:

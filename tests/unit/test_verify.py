@@ -262,7 +262,7 @@ def test_a_verification_reads_as_text_html_and_plain_values(channel, orders):
 def test_the_receivers_own_patience_is_back_afterwards(channel, orders):
     with channel.receiver(idle=7.5) as rx:
         simlink.verify(rx, orders, count=1, timeout=0.01)
-        assert rx._idle == 7.5
+        assert rx.idle == 7.5
 
 
 def test_a_manual_receiver_is_acknowledged_too(channel, orders):

@@ -20,7 +20,7 @@ def collect(receiver: Any, expected: int, harness: Harness) -> list[Any]:
     """At least ``expected`` values, one by one, until it is quiet."""
     out: list[Any] = []
     deadline = time.monotonic() + harness.patience
-    receiver._idle = harness.quiet
+    receiver.idle = harness.quiet
     while len(out) < expected and time.monotonic() < deadline:
         out += [d.value for d in receiver]
     return out
@@ -281,7 +281,7 @@ def a_broker_restart_in_mid_stream_loses_nothing(h: Harness) -> None:
             h.broker.start()
         seen: list[int] = []
         deadline = time.monotonic() + 3 * h.patience
-        rx._idle = 1.0
+        rx.idle = 1.0
         while len(set(seen)) < total and time.monotonic() < deadline:
             seen += [d.value["i"] for d in rx]
         thread.join(60.0)

@@ -28,7 +28,7 @@ def receivers_of_one_subscription_share_it(h: Harness) -> None:
         while len(rows) < 400 and deadline_rounds:
             deadline_rounds -= 1
             for rx in (one, two):
-                rx._idle = h.quiet
+                rx.idle = h.quiet
                 rows += [d.value["i"] for d in rx]
 
         assert list(range(400)) == sorted(rows)
