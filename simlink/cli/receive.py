@@ -87,6 +87,7 @@ def command(
                 books.add(batch)
                 if sink is not None:
                     sink.write(batch)
+            books.look()
     report = books.report(seed)
     say(_text(report))
     if as_json:
@@ -138,6 +139,13 @@ class _Books:
         self._ledger: Ledger = Ledger(order=False) if verifier is None else verifier.ledger
         self._first = self._last = 0.0
         self._bytes = 0
+        self._cut_off: int | None = None
+
+    def look(self) -> None:
+        """Note what only an open receiver can tell: how many peers a listener had to send away."""
+        driver = self._receiver.stats()["driver"]
+        if "refused" in driver:
+            self._cut_off = driver["refused"] + driver["slow"]
 
     def add(self, batch: Batch) -> None:
         self._last = time.monotonic()
@@ -163,6 +171,8 @@ class _Books:
             "corrupt": None,
             "redelivered": stats["redelivered"],
             "undecodable": stats["undecodable"],
+            # Brokerless: peers that spoke no or bad frames, were silent, or did not belong here.
+            "cut_off": self._cut_off,
             "seconds": round(seconds, 6),
             "rate": round(ledger.received / seconds, 3) if seconds > 0 else 0.0,
             "bytes": self._bytes,
