@@ -54,7 +54,7 @@ def connect_failure(
     else:
         detail = f" ({reason})" if reason else ""
         error = ConnectTimeout(
-            f"no Kafka broker answered at {where} within {timeout:g} s{detail}",
+            f"no Kafka broker answered at {where} within {timeout:.3g} s{detail}",
             url=url,
             endpoint=servers[0],
             retryable=True,
