@@ -7,6 +7,7 @@ list, which `urllib` cannot read, so the authority is taken apart here; escapes 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from simlink.errors import ConfigError, InvalidURL, did_you_mean
 __all__ = ["Host", "Option", "Target", "convert_options", "parse_url"]
 
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.\-]*$")
-_NAME = re.compile(r"^[A-Za-z0-9._~@:+\-]{1,200}$")
+_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~@:+\-]{1,200}")
+_HOST = re.compile(r"[^\s\x00-\x20/?#@,\[\]\\]+")
+_ODD_PORT = re.compile(r"(?!\[)[^:]*:.*\D.*", re.DOTALL)
 _HOSTLESS = frozenset({"memory"})
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -114,8 +117,13 @@ def parse_url(url: str) -> Target:
     if not segments or not segments[-1]:
         raise InvalidURL(f"{_shown(url)!r} names no destination: end it with /name, as in {scheme}://…/orders")
     name = segments[-1]
-    if not _NAME.match(name):
-        raise InvalidURL(f"{_shown(url)!r}: the destination {name!r} may have letters, digits and . _ ~ @ : + - only")
+    if "@" in path and "@" not in authority and any(_ODD_PORT.fullmatch(host) for host in authority.split(",")):
+        # What seems to be a port may be half of a password, so it is not shown.
+        raise InvalidURL(f"{_shown(url)!r}: a '/' in a user name or password must be written %2F")
+    if not _NAME.fullmatch(name):
+        raise InvalidURL(
+            f"{_shown(url)!r}: the destination {name!r} may have letters, digits and . _ ~ @ : + - only, at most 200"
+        )
     user = password = None
     if "@" in authority:
         credentials, _, authority = authority.rpartition("@")
@@ -137,6 +145,8 @@ def _parse_query(url: str, query: str) -> dict[str, str]:
         raise InvalidURL(f"{_shown(url)!r}: the part behind '?' must be name=value&name=value") from error
     params: dict[str, str] = {}
     for name, value in pairs:
+        if not name:
+            raise InvalidURL(f"{_shown(url)!r}: a parameter has no name")
         if name in params:
             raise InvalidURL(f"{_shown(url)!r}: the parameter {name!r} stands there twice")
         params[name] = value
@@ -155,16 +165,24 @@ def _parse_host(url: str, text: str) -> Host:
             raise InvalidURL(f"{_shown(url)!r}: {text!r} has no port behind its colon")
     if not name:
         raise InvalidURL(f"{_shown(url)!r}: a host is missing in {text!r}")
+    name = unquote(name)
+    if not _HOST.fullmatch(name):
+        raise InvalidURL(f"{_shown(url)!r}: {name!r} is not the name of a host")
     if not port:
-        return Host(unquote(name))
+        return Host(name)
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise InvalidURL(f"{_shown(url)!r}: the port {port!r} is not a number from 0 to 65535")
-    return Host(unquote(name), int(port))
+    return Host(name, int(port))
 
 
 def _shown(url: str) -> str:
-    """The text as given, without what may be a password."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:**@", url)
+    """The text as given, without what may be a password, whatever else is wrong with it."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    rest = re.sub(r":.*@", ":**@", rest, flags=re.DOTALL)
+    rest = re.sub(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", r"\1**", rest)
+    return scheme + separator + rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,20 +223,22 @@ def _convert(option: Option, name: str, value: Any, where: str, error: type[Conf
     shown = "**" if _secret(name) else repr(value)
     if value is None and option.default is None and not from_url:
         return None
+    if kind is object:
+        if from_url:
+            raise error(f"{where}: {name} can only be given in code")
+        return value
     try:
-        if kind is object:
-            if from_url:
-                raise error(f"{where}: {name} can only be given in code")
-            return value
         if kind is bool and not isinstance(value, bool):
             text = str(value).lower() if from_url else ""
             if text not in _TRUE | _FALSE:
                 raise ValueError(text)
             result: Any = text in _TRUE
-        elif kind is str or isinstance(value, bool) or from_url:
-            if isinstance(value, bool) and kind is not bool:
-                raise ValueError(value)
+        elif from_url:
             result = kind(value)
+        elif isinstance(value, bool) and kind is not bool:
+            raise ValueError(value)
+        elif kind is str and isinstance(value, os.PathLike):
+            result = os.fspath(value)
         elif kind is float and isinstance(value, int | float):
             result = float(value)
         elif isinstance(value, kind):
