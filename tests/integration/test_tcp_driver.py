@@ -18,7 +18,7 @@ from simlink.channels.driver import Mode, OutcomeKind, ReceiverOptions, Settleme
 from simlink.channels.tcp import TcpDriver
 from simlink.channels.url import parse_url
 from simlink.channels.wire.codec import HEAD, FrameReader, encode
-from simlink.channels.wire.frames import Accept, BatchFrame, Bye, Code, ErrorFrame, Heartbeat, Hello, Welcome
+from simlink.channels.wire.frames import Accept, BatchFrame, Bye, Code, ErrorFrame, Heartbeat, Hello, Moved, Welcome
 from simlink.errors import ConfigError, ConnectError, InvalidURL, NotSupported
 from simlink.message import Batch, Same, Verdict
 
@@ -485,6 +485,21 @@ def test_a_second_copy_of_what_is_held_is_dropped_and_settled_with_the_first():
         assert rx.stats()["duplicates"] == 2
         with sending(d):  # somebody else's link changes nothing
             assert take(rx, 4) == [(b"%d" % i, 1) for i in range(4)]
+
+
+def test_what_was_moved_elsewhere_is_dropped_unless_it_was_handed_out():
+    d = driver()
+    with receiving(d) as rx, Raw(d.bound_port) as raw:
+        raw.hello()
+        raw.say(BatchFrame(0, numbered(0, 6)))
+        until(lambda: (frame := raw.hear(Accept)) and frame.below == 6)
+        assert take(rx, 2, settle=False) == [(b"0", 1), (b"1", 1)]
+        raw.say(Moved([(1, 3), (4, 5)]))
+        until(lambda: rx.stats()["subscriptions"]["orders"]["messages"] == 4, "the drop")
+        assert take(rx, 2) == [(b"3", 1), (b"5", 1)]
+        # They may come back: their identities are forgotten here.
+        raw.say(BatchFrame(6, numbered(2, 1)))
+        assert take(rx, 1) == [(b"2", 1)]
 
 
 # --- bad peers -------------------------------------------------------------------------------------------------------
