@@ -189,7 +189,7 @@ class Sender:
                 if not error.retryable:
                     raise
                 left = deadline - self._clock()
-                if left <= self._backoff:
+                if left <= 0:
                     raise self._nobody(error) from error
                 pause = self._next_backoff()
                 self._changed.wait(min(pause, left))
