@@ -184,7 +184,7 @@ class Sender:
         while not self._opened:
             left = deadline - self._clock()
             try:
-                self._open_driver(min(max(left, 0.001), 30.0))
+                self._open_driver(min(max(left, 0.001), _OPEN_SLICE))
             except ConnectError as error:
                 if not error.retryable:
                     raise
