@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import secrets
 import threading
@@ -126,9 +127,10 @@ class Channel:
         if isinstance(value, Message):
             if key is not None or headers is not None:
                 raise ConfigError("a Message has its own key and headers; give them there")
-            batch = self._stamp(Batch.of([value]), own_identity=value.producer is None)
+            _checked_headers(value.headers)
+            batch = self._stamp(Batch.of([value]))
         else:
-            batch = self._compose([self.serializer.dumps(value)], [encode_key(key)], headers)
+            batch = self._compose([self.serializer.dumps(value)], Same(encode_key(key), 1), headers)
         deadline = _deadline(timeout)
         receipt = self._receipt(self.submit(batch, timeout))
         if wait:
@@ -147,21 +149,26 @@ class Channel:
         """Send many values as one batch, or a ready `Batch`; like `send`, and never one round trip per message.
 
         Args:
-            values: a Block, a Batch (sent as it is), or an iterable of values, which is read to its end.
+            values: a Block, a Batch (sent as it is), or an iterable of values or of Messages, read to its end.
             key: the name of the field that is the key, or a function of the value.
             headers: of every message.
             timeout: as for `send`, for all of them.
             wait: False returns at once with a pending receipt.
 
         Raises:
-            BatchError: some were refused; ``failed`` has the rows. Otherwise as `send`.
+            BatchError: some were refused; ``failed`` has the rows. SendTimeout: as for `send`; where only the first of
+                many were handed over in time, its ``receipt`` says which. Otherwise as `send`.
         """
         deadline = _deadline(timeout)
-        if isinstance(values, Batch):
-            own = isinstance(values.producers, Same) and values.producers.value is None
-            batch = self._stamp(values, own_identity=own)
+        rows: Block | Batch | list[Any] = values if isinstance(values, Block | Batch | list) else list(values)
+        if isinstance(rows, list) and any(isinstance(row, Message) for row in rows[:1]):
+            rows = _batch_of(rows)
+        if isinstance(rows, Batch):
+            if key is not None or headers is not None:
+                raise ConfigError("Messages and Batches have their own keys and headers; give them there")
+            # A copy of the columns' table: the caller's batch stays as it is, and may be sent again.
+            batch = self._stamp(copy.copy(rows))
         else:
-            rows: Block | list[Any] = values if isinstance(values, Block | list) else list(values)
             batch = self._compose(self.serializer.dumps_many(rows), self._keys(rows, key), headers)
         receipt = self._send_in_parts(batch, deadline)
         if wait:
@@ -183,31 +190,40 @@ class Channel:
             headers=Same(_checked_headers(headers), n),
             content_types=Same(self.serializer.content_type, n),
         )
-        return self._stamp(batch, own_identity=True)
+        return self._stamp(batch)
 
-    def _stamp(self, batch: Batch, *, own_identity: bool) -> Batch:
-        """Give a batch this channel's identity and the time, where it has none."""
+    def _stamp(self, batch: Batch) -> Batch:
+        """Give a batch this channel's identity, and the time, if it has none."""
         n = len(batch)
-        if own_identity:
+        if _empty(batch.producers):
             with self._guard:
                 first = self._sequence
                 self._sequence += n
             batch.producers = Same(self._producer, n)
             batch.sequences = range(first, first + n)
-        if isinstance(batch.timestamps, Same) and batch.timestamps.value is None:
+        if _empty(batch.timestamps):
             batch.timestamps = Same(time.time_ns() // 1000, n)
         return batch
 
     def _send_in_parts(self, batch: Batch, deadline: float | None) -> Receipt:
+        if not len(batch):
+            self._check_open()
+            return Receipt(Entry(batch, 0, Totals()), lambda _entry, _timeout: True)
         limit = max(1, self._options["window"] // 2)
         if len(batch) <= limit and batch.nbytes <= self._options["window_bytes"]:
             return self._receipt(self.submit(batch, _left(deadline)))
         # One receipt for all: the parts share the marks of an entry that covers the whole batch.
         from simlink.channels.parts import PartedEntry
 
+        self._check_sizes(batch)
         whole = PartedEntry(batch)
-        for part in whole.parts(limit, self._options["window_bytes"] // 2):
-            whole.add(self.submit(part, _left(deadline)))
+        try:
+            for part in whole.parts(limit, self._options["window_bytes"] // 2):
+                whole.add(self.submit(part, _left(deadline)))
+        except SendTimeout as error:
+            whole.give_up(error)
+            error.receipt = self._receipt(whole)
+            raise
         return self._receipt(whole)
 
     def submit(self, batch: Batch, timeout: float | None, totals: Totals | None = None) -> Entry:
@@ -218,6 +234,10 @@ class Channel:
             SendError: a body is larger than ``max_message_bytes``. Otherwise as `send`.
         """
         self._check_open()
+        self._check_sizes(batch)
+        return self.sender.submit(batch, timeout, totals)
+
+    def _check_sizes(self, batch: Batch) -> None:
         limit = self._options["max_message_bytes"]
         limits = [x for x in (limit, self.capabilities.max_message_bytes) if x is not None]
         if limits and batch.nbytes > min(limits):
@@ -230,7 +250,6 @@ class Channel:
         key_limit = self.capabilities.max_key_bytes
         if key_limit is not None and any(k is not None and len(k) > key_limit for k in batch.keys):
             raise SendError(f"{self.url}: a key has more than {key_limit} bytes", url=self.url)
-        return self.sender.submit(batch, timeout, totals)
 
     @property
     def sender(self) -> Sender:
@@ -429,6 +448,21 @@ def queue(url: str, *, serializer: Serializer | None = None, **options: Any) -> 
 def topic(url: str, *, serializer: Serializer | None = None, **options: Any) -> Channel:
     """A topic: each subscription gets every message; receivers of one subscription share it. Otherwise as `queue`."""
     return Channel(url, Mode.TOPIC, serializer=serializer, options=options)
+
+
+def _batch_of(rows: list[Any]) -> Batch:
+    for at, row in enumerate(rows):
+        if not isinstance(row, Message):
+            raise ConfigError(f"the first value is a Message, so all of them must be: value {at} is {row!r:.80}")
+        _checked_headers(row.headers)
+    return Batch.of(rows)
+
+
+def _empty(column: Sequence[Any]) -> bool:
+    """Whether no row of a column has a value."""
+    if isinstance(column, Same):
+        return column.value is None
+    return isinstance(column, list | tuple) and all(value is None for value in column)
 
 
 def _checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
