@@ -18,8 +18,8 @@
     │   │   └── ReceiveTimeout (TimeoutError)   nothing came in time
     │   └── NoEndpoints                   every endpoint is out of rotation
     ├── CodecError
-    │   ├── EncodeError                   a value that the serializer cannot write
-    │   └── DecodeError                   a body that the serializer cannot read; has .body
+    │   ├── EncodeError (ValueError)      a value that the serializer cannot write
+    │   └── DecodeError (ValueError)      a body that the serializer cannot read; has .body
     └── StateError (RuntimeError)         right call, wrong moment
         ├── ChannelClosed
         ├── AlreadySettled
@@ -62,7 +62,19 @@ __all__ = [
 
 
 class SimlinkError(Exception):
-    """The root of every error that simlink raises."""
+    """The root of every error that simlink raises. It can be pickled, so that it passes between processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A receipt belongs to the channel that made it, and stays there.
+        state = {name: None if name == "receipt" else value for name, value in self.__dict__.items()}
+        return _again, (type(self), self.args, state)
+
+
+def _again(kind: type[SimlinkError], args: tuple[Any, ...], state: Mapping[str, Any]) -> SimlinkError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(SimlinkError, ValueError):

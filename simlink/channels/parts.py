@@ -13,10 +13,11 @@ __all__ = ["PartedEntry"]
 class PartedEntry(Entry):
     """Reads like one entry over the whole batch; its counts are those of the parts, and of what is not yet sent."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_given_up", "_parts")
 
     def __init__(self, batch: Batch) -> None:
         self._parts: list[Entry] = []
+        self._given_up: Exception | None = None
         super().__init__(batch, 0, Totals())
 
     def parts(self, messages: int, nbytes: int) -> Iterator[Batch]:
@@ -32,10 +33,18 @@ class PartedEntry(Entry):
     def add(self, entry: Entry) -> None:
         self._parts.append(entry)
 
+    def give_up(self, error: Exception) -> None:
+        """Nothing more is handed over: the rest has failed."""
+        self._given_up = error
+
+    @property
+    def _rest(self) -> int:
+        return len(self.batch) - sum(len(p.batch) for p in self._parts)
+
     @property
     def counts(self) -> list[int]:  # a slot in the base, computed here
         out = [sum(column) for column in zip(*(p.counts for p in self._parts), strict=True)] or [0] * len(State)
-        out[State.PENDING] += len(self.batch) - sum(len(p.batch) for p in self._parts)
+        out[State.PENDING if self._given_up is None else State.FAILED] += self._rest
         return out
 
     @counts.setter
@@ -52,10 +61,18 @@ class PartedEntry(Entry):
 
     @property
     def error(self) -> Exception | None:  # see counts
-        return next((p.error for p in self._parts if p.error is not None), None)
+        return next((p.error for p in self._parts if p.error is not None), self._given_up)
 
     @error.setter
     def error(self, value: Exception | None) -> None:
+        pass
+
+    @property
+    def missed(self) -> tuple[str, ...]:  # see counts
+        return tuple(dict.fromkeys(name for part in self._parts for name in part.missed))
+
+    @missed.setter
+    def missed(self, value: tuple[str, ...]) -> None:
         pass
 
     def rows_in(self, state: State) -> list[int]:
@@ -64,4 +81,6 @@ class PartedEntry(Entry):
         for part in self._parts:
             out += [base + row for row in part.rows_in(state)]
             base += len(part.batch)
+        if state is (State.PENDING if self._given_up is None else State.FAILED):
+            out += range(base, len(self.batch))
         return out

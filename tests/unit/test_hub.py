@@ -53,7 +53,7 @@ class HubMachine(RuleBasedStateMachine):
         self.open = []
         self.first_out = {}
 
-    # --- rules ----------------------------------------------------------------------------------------------------
+    # --- rules ------------------------------------------------------------------------------------------------------
 
     @rule(keys=st.lists(KEYS, min_size=1, max_size=8))
     def put(self, keys):
@@ -238,7 +238,7 @@ HubMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40
 TestHubMachine = HubMachine.TestCase
 
 
-# --- topics -----------------------------------------------------------------------------------------------------------
+# --- topics ---------------------------------------------------------------------------------------------------------
 
 
 def numbers_in(incoming):

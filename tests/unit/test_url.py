@@ -93,7 +93,7 @@ def test_the_parts_of_a_url(url, hosts, path, name):
     assert str(target) == url
 
 
-# --- secrets ----------------------------------------------------------------------------------------------------------
+# --- secrets --------------------------------------------------------------------------------------------------------
 
 
 @given(st.text(string.ascii_letters + string.digits + "+-_", min_size=6, max_size=20))
@@ -207,7 +207,7 @@ def test_an_address_without_a_port_needs_a_default():
         target.address(target.hosts[0])
 
 
-# --- options ----------------------------------------------------------------------------------------------------------
+# --- options --------------------------------------------------------------------------------------------------------
 
 KNOWN = {
     "count": Option(int, 5, "", minimum=1),
@@ -278,7 +278,7 @@ def test_in_code_a_number_may_be_whole_and_a_callable_stays_itself():
     assert type(found["pause"]) is float
 
 
-# --- schemes ----------------------------------------------------------------------------------------------------------
+# --- schemes --------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_scheme_is_refused_with_a_did_you_mean():
