@@ -52,30 +52,31 @@ class Machine(RuleBasedStateMachine):
             receipt = self.channel.send_many(numbers, key=lambda number: self.sent[number])
             assert receipt.confirmed == len(keys)
 
-    @rule(reader=READERS)
     def connect(self, reader):
         if reader not in self.readers:
             self.readers[reader] = self.channel.receiver(settle="manual", prefetch=self.prefetch)
             self.readers[reader].open()
 
-    @rule(reader=READERS)
-    def receive(self, reader):
-        if reader not in self.readers:
-            return
-        try:
-            delivery = self.readers[reader].get(timeout=0.0)
-        except ReceiveTimeout:
-            return
-        self.check(delivery)
-        key = delivery.message.key
-        others = [d.value for d in self.held[1 - reader] if key is not None and d.message.key == key]
-        assert others == [], "a key is in two hands"
-        self.held[reader].append(delivery)
+    @rule(reader=READERS, count=st.integers(1, 4))
+    def receive(self, reader, count):
+        """Coming back, if it was away."""
+        self.connect(reader)
+        for _ in range(count):
+            try:
+                delivery = self.readers[reader].get(timeout=0.0)
+            except ReceiveTimeout:
+                return
+            self.check(delivery)
+            key = delivery.message.key
+            others = [d.value for d in self.held[1 - reader] if key is not None and d.message.key == key]
+            assert others == [], "a key is in two hands"
+            self.held[reader].append(delivery)
 
+    @precondition(lambda self: any(self.held.values()))
     @rule(reader=READERS, which=st.integers(0, 9), verdict=st.sampled_from(["ack", "nack", "reject"]))
     def settle(self, reader, which, verdict):
         if not self.held[reader]:
-            return
+            reader = 1 - reader
         delivery = self.held[reader].pop(which % len(self.held[reader]))
         assert getattr(delivery, verdict)() is True
         if verdict != "nack":
