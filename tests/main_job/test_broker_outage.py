@@ -14,11 +14,13 @@ from tests.support.command import Command, Tail, wait_until
 from tests.support.kafka import records_in, topic_of
 
 CLIENTS = ("kafka+confluent", "kafka+python")
-RATE = 2_000
+RATE = 1_000
 SECONDS = 24
 COUNT = RATE * SECONDS
 SEED = 11
 OUTAGE = 10.0
+LOST = "session_timeout=6&heartbeat=2"
+"""So that the receivers lose their hold of the partitions as well, whatever time the broker takes to stop."""
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_ten_seconds_without_a_broker_cost_time_and_nothing_else(broker, tmp_pat
         runs = []
         # Both clients at once: ten seconds are long.
         for client in CLIENTS:
-            url = broker.url.replace("kafka://", f"{client}://") + f"/clicks-{client[6:]}"
+            url = broker.url.replace("kafka://", f"{client}://") + f"/clicks-{client[6:]}?{LOST}"
             out = tmp_path / f"{client}.ndjson"
             verify = ("--verify", "clickstream", "--seed", SEED, "--count", COUNT, "--idle", 40)
             receiver = stack.enter_context(Command("receive", url, *verify, "--out", out, "--json"))
@@ -87,6 +89,6 @@ def test_ten_seconds_without_a_broker_cost_time_and_nothing_else(broker, tmp_pat
                 "order_kept": True,
                 "ok": True,
             }
-            # A receiver that could not commit what it had acknowledged may be handed it again.
-            assert came_back["duplicated"] <= came_back["redelivered"]
+            # What a receiver had settled is not handed to it again, though it could not commit it in time.
+            assert came_back["duplicated"] <= sent["resent"]
             print(f"{url}: {came_back['duplicated']} repeats, latency {sent['latency_ms']}, valid: {sent['valid']}")

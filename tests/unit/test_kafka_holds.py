@@ -180,3 +180,33 @@ def test_the_offset_that_blocks_is_named():
 
     assert hold.hand_out(100, ALWAYS, SPAN, 0.0) == []
     assert hold.blocked_by(SPAN) == 0
+
+
+def outs(hold):
+    return [o for incoming in hold.hand_out(100, ALWAYS, 1000, 0.0) for o in incoming.tokens]
+
+
+def test_what_was_settled_before_the_partition_was_lost_goes_out_once():
+    # The group had 10 when the partition was lost; everything below 20 was settled, and 20 … 22 were out.
+    hold = Hold(0, "t[0]", 22, settled=20, stored=10)
+    hold.add(range(10, 15), records(range(10, 15)))
+    hold.add([17, 19, 21, 22, 23], records([17, 19, 21, 22, 23]))
+    given = hold.hand_out(100, ALWAYS, 1000, 0.0)
+    assert [(o, a) for i in given for o, a in zip(i.tokens, i.attempts, strict=True)] == [(21, 2), (22, 2), (23, 1)]
+    # The group is told of it as soon as somebody asks.
+    assert hold.to_commit == 21
+    hold.settle(Verdict.ACK, 21, 23, 0.0)
+    assert hold.to_commit == 24
+
+
+def test_a_group_that_was_moved_back_gets_everything_again():
+    hold = Hold(0, "t[0]", 22, settled=20, stored=10)
+    hold.add(range(9, 12), records(range(9, 12)))
+    assert outs(hold) == [9, 10, 11]
+
+
+def test_a_topic_that_was_made_anew_is_read_from_its_start():
+    hold = Hold(0, "t[0]", 22, settled=20, stored=10)
+    hold.move_to(0)
+    hold.add(range(3), records(range(3)))
+    assert outs(hold) == [0, 1, 2]

@@ -73,6 +73,9 @@ class Hold:
         prefix: what may be committed; None until something was polled or a position was set.
         committed: the offset last committed, or given to be committed; -1 when that is not known.
         seen: the highest offset that the receiver handed out in any assignment of this partition; -1 for none.
+        stored: the offset that the group is known to have; -1 when that is not known.
+        settled: below this offset the receiver has settled everything in an earlier assignment, whether the group
+            knows it or not; -1 for nothing.
         in_hand: messages that the application holds unsettled.
         in_hand_bytes: the bytes of the pieces that they are in.
     """
@@ -92,14 +95,18 @@ class Hold:
         "partition",
         "prefix",
         "seen",
+        "settled",
+        "stored",
     )
 
-    def __init__(self, partition: int, name: str, seen: int = -1) -> None:
+    def __init__(self, partition: int, name: str, seen: int = -1, *, settled: int = -1, stored: int = -1) -> None:
         self.partition = partition
         self.lease = Lease(name)
         self.prefix: Prefix | None = None
         self.committed = -1
         self.seen = seen
+        self.settled = settled
+        self.stored = stored
         self.in_hand = 0
         self.in_hand_bytes = 0
         self.buffered = 0
@@ -116,18 +123,35 @@ class Hold:
         """Polled records, behind everything polled before."""
         first = offsets[0]
         if self.prefix is None:
-            self.prefix = Prefix(first)
+            self._begin(first)
             self.committed = first
+        assert self.prefix is not None
+        if first < self.settled:
+            # Settled before the partition was lost, and not committed any more: it need not go out again.
+            count = bisect_left(offsets, self.settled)
+            self.prefix.hand_out(first, offsets[count - 1])
+            self.prefix.finish(first, offsets[count - 1])
+            if count == len(offsets):
+                return
+            offsets, batch = offsets[count:], batch[count:]
+            first = offsets[0]
         attempts: Sequence[int] = Same(1, len(offsets))
         if first <= self.seen:
             attempts = [2 if offset <= self.seen else 1 for offset in offsets]
         self._buffer.append(Piece(offsets, batch, attempts))
         self.buffered += len(offsets)
 
+    def _begin(self, position: int) -> None:
+        self.prefix = Prefix(position)
+        if position < self.stored:
+            # The group was moved back, or the topic made anew, while the partition was not ours: all of it is unread.
+            self.settled = -1
+        self.stored = position
+
     def move_to(self, position: int) -> None:
         """The next records start here: what lies between does not exist any more."""
         if self.prefix is None:
-            self.prefix = Prefix(position)
+            self._begin(position)
         elif not self._buffer and position > self.prefix.stop:
             self.prefix.hand_out(position, position - 1)
 

@@ -47,6 +47,8 @@ class KafkaReceiver(ReceiverDriver):
         self._consumer: ConsumerClient | None = None
         self._holds: dict[int, Hold] = {}
         self._seen: dict[int, int] = {}
+        self._settled: dict[int, tuple[int, int]] = {}
+        """Of partitions that were let go: below which offset all is settled, and which offset the group has."""
         self._paused: set[int] = set()
         self._regained: set[int] = set()
         self._verdicts: deque[Settlement] = deque()
@@ -342,9 +344,12 @@ class KafkaReceiver(ReceiverDriver):
         if not offsets:
             return
         self._committed(offsets)
+        holds = {p: self._holds[p] for p in offsets}
 
         def done(error: Exception | None) -> None:
             if error is None:
+                for partition, offset in offsets.items():
+                    holds[partition].stored = max(holds[partition].stored, offset)
                 return
             self._commit_failures += 1
             logger.info("a commit of %s failed: %s", self._settings.url, error)
@@ -358,7 +363,11 @@ class KafkaReceiver(ReceiverDriver):
 
     def _adopt(self, positions: Mapping[int, int]) -> None:
         for partition in positions:
-            self._holds[partition] = Hold(partition, self._name(partition), self._seen.get(partition, -1))
+            self._holds[partition] = self._hold(partition)
+
+    def _hold(self, partition: int) -> Hold:
+        settled, stored = self._settled.get(partition, (-1, -1))
+        return Hold(partition, self._name(partition), self._seen.get(partition, -1), settled=settled, stored=stored)
 
     def _anchor(self, consumer: ConsumerClient, partition: int) -> None:
         """A partition without a valid position: it is new, or the log has moved on without us."""
@@ -379,6 +388,7 @@ class KafkaReceiver(ReceiverDriver):
                            self._settings.url, partition, high, position)  # fmt: skip
             self._let_go([partition])
             self._seen.pop(partition, None)
+            self._settled.pop(partition, None)
             self._adopt({partition: low})
             hold = self._holds[partition]
         hold.move_to(low)
@@ -409,7 +419,7 @@ class KafkaReceiver(ReceiverDriver):
         self._rebalances += 1
         for partition in partitions:
             if partition not in self._holds:
-                self._holds[partition] = Hold(partition, self._name(partition), self._seen.get(partition, -1))
+                self._holds[partition] = self._hold(partition)
                 self._paused.discard(partition)
                 self._regained.add(partition)
 
@@ -426,6 +436,7 @@ class KafkaReceiver(ReceiverDriver):
 
     def _on_lost(self, partitions: Sequence[int]) -> None:
         self._rebalances += 1
+        self._apply()
         self._let_go(partitions)
 
     def _let_go(self, partitions: Iterable[int]) -> None:
@@ -434,6 +445,8 @@ class KafkaReceiver(ReceiverDriver):
             if hold is not None:
                 hold.lease.valid = False
                 self._seen[partition] = hold.seen
+                if hold.prefix is not None and self._group is not None:
+                    self._settled[partition] = (max(hold.prefix.start, hold.settled), hold.stored)
             self._paused.discard(partition)
 
     # --- helpers ------------------------------------------------------------------------------------------------
