@@ -86,10 +86,11 @@ class Hub:
             subscription.purge()
             self.changed.notify_all()
 
-    def offer(self, batch: Batch, origin: Origin | None = None, row: int = 0) -> int:
+    def offer(self, batch: Batch, origin: Origin | None = None, row: int = 0, *, announce: bool = True) -> int:
         """Append as many of the batch's first messages as every subscription has room for; how many that is.
 
-        ``row`` is the row, in the origin's count, of the batch's first message.
+        ``row`` is the row, in the origin's count, of the batch's first message. Without ``announce`` the readers that
+        wait are not woken: call `announce` soon.
         """
         with self.changed:
             targets = list(self.subscriptions.values())
@@ -106,8 +107,14 @@ class Hub:
                 origin.expect(row, row + count, len(targets))
             for subscription in targets:
                 subscription.append(part, origin, row)
-            self.changed.notify_all()
+            if announce:
+                self.changed.notify_all()
             return count
+
+    def announce(self) -> None:
+        """Wake the readers that wait for what was offered."""
+        with self.changed:
+            self.changed.notify_all()
 
     def wait_for_room(self, timeout: float) -> bool:
         """Wait until every subscription has room for a message; False on timeout."""

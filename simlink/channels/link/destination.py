@@ -96,6 +96,7 @@ class Destination:
         """Credit is kept back because the readers keep settling: look again soon, in case they stop."""
         self._settled: deque[tuple[LinkOrigin, int, int, Verdict]] = deque()
         self._twins: dict[tuple[bytes, int], list[tuple[ReceiverLink, int]]] = {}
+        self._unannounced = False
 
     # --- links --------------------------------------------------------------------------------------------------
 
@@ -242,8 +243,9 @@ class Destination:
     def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch, identities: _Identities) -> int:
         origin = LinkOrigin(link, first, batch, self._on_settled, link.ready or partial(self._ready, link))
         link.ready = origin.ready
-        taken = self.hub.offer(batch, origin)
+        taken = self.hub.offer(batch, origin, announce=False)
         if taken:
+            self._unannounced = True
             for producer, sequences, _ in identities if taken == len(batch) else _identities(batch[:taken]):
                 self.dedup.mark(producer, sequences)
         return taken
@@ -268,6 +270,13 @@ class Destination:
             self._twins.setdefault(identity, []).append((link, position))
         else:
             link.settle(position, position + 1, Verdict.ACK)
+
+    def announce(self) -> None:
+        """Wake the readers for what came. After the acceptance went out: waking them first would put their work, and
+        the interpreter lock that it takes, between a sender and the answer it waits for."""
+        if self._unannounced:
+            self._unannounced = False
+            self.hub.announce()
 
     # --- out of the hub -----------------------------------------------------------------------------------------
 

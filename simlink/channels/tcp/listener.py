@@ -356,6 +356,7 @@ class Listener:
             heartbeat_ms=round(self.settings.heartbeat * 1000), max_frame_bytes=self.settings.max_frame_bytes
         )
         self._send(connection, welcome, now)
+        destination.announce()
 
     # --- telling ------------------------------------------------------------------------------------------------
 
@@ -367,6 +368,7 @@ class Listener:
                 assert connection.link is not None
                 for frame in connection.link.news():
                     self._send(connection, frame, now)
+        destination.announce()
 
     def _send(self, connection: Connection, frame: Frame, now: float) -> None:
         if connection not in self._connections or connection.closing_at is not None:
