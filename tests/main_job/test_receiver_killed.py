@@ -77,7 +77,8 @@ def test_simlinks_own_receiver_loses_nothing(kafka_broker, fresh, tmp_path, reco
                 receiver.until(lambda: written.unique >= life * COUNT // 3, f"{life} thirds")  # noqa: B023
                 receiver.kill()
             uncommitted = written.unique - committed(kafka_broker, topic)
-            assert uncommitted >= 0
+            # A fast reader does not wait for `commit_interval`, in which it reads ten thousands.
+            assert 0 <= uncommitted < COUNT // 10
             allowed += uncommitted
         options = ("--verify", "clickstream", "--seed", SEED, "--count", COUNT)
         with Command("receive", url, "--out", outs[2], "--idle", 6, "--json", *options) as receiver:

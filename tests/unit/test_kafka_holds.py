@@ -210,3 +210,17 @@ def test_a_topic_that_was_made_anew_is_read_from_its_start():
     hold.move_to(0)
     hold.add(range(3), records(range(3)))
     assert outs(hold) == [0, 1, 2]
+
+
+def test_what_is_settled_and_not_committed_is_counted():
+    hold = Hold(0, "t[0]")
+    assert hold.uncommitted == 0
+    hold.add(range(5, 15), records(range(5, 15)))
+    assert outs(hold) == list(range(5, 15))
+    hold.settle(Verdict.ACK, 5, 7, 0.0)
+    hold.settle(Verdict.ACK, 9, 9, 0.0)
+    assert hold.uncommitted == 3
+    hold.committed = 8
+    assert hold.uncommitted == 0
+    hold.committed = -1  # a commit failed: nobody knows
+    assert hold.uncommitted == 0

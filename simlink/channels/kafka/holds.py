@@ -324,6 +324,11 @@ class Hold:
         return self.prefix.start
 
     @property
+    def uncommitted(self) -> int:
+        """How many offsets are settled beyond what was committed; 0 where that is not known."""
+        return 0 if self.prefix is None or self.committed < 0 else self.prefix.start - self.committed
+
+    @property
     def to_commit(self) -> int | None:
         """The offset to commit, or None if that was done."""
         if self.prefix is None or self.prefix.start == self.committed:
