@@ -34,7 +34,7 @@ _BATCH = 4096
 @click.option("--idle", type=float, metavar="S", help="End after so many quiet seconds.")
 @click.option("--verify", "spec", metavar="SPEC", help="Compare with these records, made again.")
 @click.option("--seed", type=click.IntRange(min=0), help="What those were drawn from.")
-@click.option("--out", metavar="FILE|-", help="Write each record as a line of NDJSON, before it is acknowledged.")
+@click.option("--out", metavar="FILE|-", help="Append each record as a line of NDJSON, before it is acknowledged.")
 @click.option("--timeout", type=float, default=30.0, show_default=True, metavar="S", help="Wait for the broker.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object on stdout.")
 def command(
@@ -241,8 +241,26 @@ def _sink(out: str, reader: Any) -> Iterator[_Sink]:
         yield _Sink(sys.stdout.buffer, raw=raw)
         return
     try:
-        file = Path(out).open("wb")  # noqa: SIM115 – closed below, and by the error that it may be
+        file = Path(out).open("ab")  # noqa: SIM115 – closed below, and by the error that it may be
+        _drop_half_a_line(Path(out), file)
     except OSError as error:
         raise ConfigError(f"--out: cannot write {out}: {error.strerror}") from error
     with file:
         yield _Sink(file, raw=raw)
+
+
+def _drop_half_a_line(path: Path, file: Any) -> None:
+    """A receiver that was killed while it wrote had not acknowledged that record: it comes again, and is written whole.
+    What stands before it was acknowledged, and exists nowhere else any more: it is kept."""
+    if not path.is_file():
+        return  # a device or a pipe
+    size = path.stat().st_size
+    with path.open("rb") as written:
+        while size:
+            start = max(0, size - 65_536)
+            written.seek(start)
+            newline = written.read(size - start).rfind(b"\n")
+            size = start + newline + 1
+            if newline >= 0:
+                break
+    file.truncate(size)

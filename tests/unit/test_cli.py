@@ -327,6 +327,17 @@ def test_receive_writes_records_as_they_came(tmp_path):
     )
 
 
+def test_receive_goes_on_in_the_file_of_a_receiver_that_was_killed(tmp_path):
+    file, out = tmp_path / "in.ndjson", tmp_path / "out.ndjson"
+    file.write_text('{"n":3}\n')
+    out.write_text('{"n":1}\n{"n":2}\n{"n":')
+    with Command("receive", "tcp://127.0.0.1:0/x", "--count", 1, "--out", out, "--json") as receiver:
+        run_simlink("send", f"replay:{file}", "--to", receiver.ready())
+        receiver.done()
+
+    assert out.read_text() == '{"n":1}\n{"n":2}\n{"n":3}\n'
+
+
 def test_receive_takes_no_more_than_it_was_asked_for(tmp_path):
     with simlink.queue("tcp://127.0.0.1:0/x") as channel, channel.receiver() as rx:
         url = rx.url
