@@ -64,8 +64,8 @@ def main() -> None:
     for _ in range(options.seconds):
         time.sleep(1)
         sizes.append(sum(p.memory_info().rss for p in watched) / 2**20)
-    stop.set()
     report = job.stop()
+    stop.set()
     reader.join(30)
     after = sizes[10:]
     growth = statistics.median(after[len(after) // 2 :]) / statistics.median(after[: len(after) // 2]) - 1
