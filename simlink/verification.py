@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from simlink.errors import ConfigError, DecodeError, NotSupported
 from simlink.generators.source import Source, as_source, key_column
 from simlink.ledger import Ledger, RowSet
 from simlink.ledger.accounts import by_producer, identified
+from simlink.running.sheet import Sheet
 
 if TYPE_CHECKING:
     from simlink.channels.receiver import Receiver
@@ -56,7 +56,7 @@ def _short(body: bytes) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verification:
+class Verification(Sheet):
     """What a comparison with the source found.
 
     Attributes:
@@ -132,19 +132,6 @@ class Verification:
 
     def _title(self) -> str:
         return f"{self.source}: {'complete and unchanged' if self.ok else 'NOT as sent'}"
-
-    def __str__(self) -> str:
-        rows = self._rows()
-        width = max(len(label) for label, _ in rows)
-        return "\n".join([self._title(), *(f"  {label:<{width}}  {value}" for label, value in rows)])
-
-    def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for label, value in self._rows()
-        )
-        return f"<table><caption>{html.escape(self._title())}</caption>{cells}</table>"
 
 
 def verify(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass, fields
 from typing import Any
+
+from simlink.running.sheet import Sheet
 
 __all__ = ["Report"]
 
@@ -30,7 +31,7 @@ _ALWAYS = frozenset({"sent", "confirmed", "failed", "unknown"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Sheet):
     """What a run did; of a job that goes on, what it did so far.
 
     Attributes:
@@ -137,16 +138,3 @@ class Report:
     def _title(self) -> str:
         state = "running" if self.running else "failed" if self.error else "interrupted" if self.interrupted else "done"
         return f"{self.source} → {self.url}: {state}"
-
-    def __str__(self) -> str:
-        rows = self._rows()
-        width = max(len(label) for label, _ in rows)
-        return "\n".join([self._title(), *(f"  {label:<{width}}  {value}" for label, value in rows)])
-
-    def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for label, value in self._rows()
-        )
-        return f"<table><caption>{html.escape(self._title())}</caption>{cells}</table>"
