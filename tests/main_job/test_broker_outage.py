@@ -71,8 +71,9 @@ def test_ten_seconds_without_a_broker_cost_time_and_nothing_else(broker, tmp_pat
             # The outage was shorter than the client's delivery timeout: nothing is doubtful or there twice.
             assert sent["resent"] == 0
             assert len(records_in(broker, topic_of(url))) == COUNT
-            # The schedule went on meanwhile; whatever was due in the outage waited for its end.
-            assert sent["rate"] == pytest.approx(RATE, rel=0.01)
+            # The schedule went on meanwhile; whatever was due in the outage waited for its end. A slow machine may lag
+            # behind the schedule, but a sender that stood still would be late by the whole outage.
+            assert sent["rate"] > COUNT / (SECONDS + OUTAGE / 2)
             assert sent["send_lag_ms"]["max"] < OUTAGE * 1_000 / 2
             # A machine that is too slow for the pace makes a run invalid; an outage does not.
             assert sent["valid"] or sent["send_lag_ms"]["p99"] > LAG_BOUND * 1_000

@@ -77,7 +77,8 @@ class Process:
         return self._watchdog.poll()
 
     def signal(self, letter: Signal) -> None:
-        """Send a signal to the server and its group; nothing happens if it has ended."""
+        """Send a signal to the server and its group; nothing happens if it has ended. Returns from a freeze when the
+        server stands still."""
         with self._lock:
             pipe = self._watchdog.stdin
             if pipe is None or pipe.closed:
@@ -86,6 +87,8 @@ class Process:
                 pipe.write(letter.encode())
             except BrokenPipeError:
                 return
+            if letter == "S" and self._watchdog.stdout is not None:
+                self._watchdog.stdout.readline()  # "frozen", or the end of the watchdog
 
     def wait(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds for its end; returns whether it, and all that it started, has ended."""

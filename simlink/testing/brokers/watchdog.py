@@ -8,7 +8,8 @@ If this program itself is killed, the kernel kills the broker: here that signal 
 It imports the standard library only, and is run with ``python -I -S``, so that it starts in a few milliseconds.
 
 Arguments: the process id to follow, the log file, a folder to remove if that process dies (or ``-``), the command.
-Standard input: one letter a signal (see ``SIGNALS``). Standard output: ``pid N`` once started, or ``failed REASON``.
+Standard input: one letter a signal (see ``SIGNALS``). Standard output: ``pid N`` once started, or ``failed REASON``;
+then ``frozen`` whenever a stop signal has taken effect.
 Exit status: that of the command, 128 + N if signal N ended it.
 """
 
@@ -68,6 +69,13 @@ def _signal_group(pid: int, number: int) -> None:
         return
 
 
+def _await_stop(pid: int) -> None:
+    """A signal is only sent when kill returns: wait until every thread of the child stands still, or it has ended."""
+    if hasattr(os, "waitid"):  # not on macOS before Python 3.13
+        # The status is left where it is: the child's end is Popen's to collect.
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 def _sweep() -> None:
     """Kill and reap every remaining child: a broker's helpers outlive it (Erlang's epmd is a daemon)."""
     deadline = time.monotonic() + 10
@@ -113,6 +121,10 @@ def _follow(parent: int, child: subprocess.Popen[bytes]) -> int:
                 raise Gone("the parent hung up")
             if letter in SIGNALS:
                 _signal_group(child.pid, SIGNALS[letter])
+            if letter == b"S":
+                _await_stop(child.pid)
+                sys.stdout.write("frozen\n")
+                sys.stdout.flush()
 
 
 def main(parent: int, log: str, remove: str, command: list[str]) -> int:
