@@ -60,6 +60,9 @@ class Target:
     password: str | None = field(default=None, repr=False)
     params: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Target({str(self)!r})"
+
     def __str__(self) -> str:
         credentials = ""
         if self.user is not None:
@@ -198,6 +201,8 @@ class Option:
     doc: str
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    or_callable: bool = False
+    """In code a function that returns such a value will do as well; it is passed on as it is."""
 
 
 def convert_options(
@@ -223,6 +228,8 @@ def _convert(option: Option, name: str, value: Any, where: str, error: type[Conf
     shown = "**" if _secret(name) else repr(value)
     if value is None and option.default is None and not from_url:
         return None
+    if option.or_callable and callable(value) and not from_url:
+        return value
     if kind is object:
         if from_url:
             raise error(f"{where}: {name} can only be given in code")
