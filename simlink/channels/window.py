@@ -57,10 +57,11 @@ class Totals:
 class Entry:
     """One sent batch and what became of its rows.
 
-    ``pending`` counts the rows whose receipt is open, ``unresolved`` those that the window still holds.
+    ``pending`` counts the rows whose receipt is open, ``unresolved`` those that the window still holds. While all rows
+    are in one state that is ``whole``; from then on each has its own in ``marks``.
     """
 
-    __slots__ = ("batch", "counts", "error", "marks", "missed", "order", "pending", "totals", "unresolved")
+    __slots__ = ("batch", "counts", "error", "marks", "missed", "order", "pending", "totals", "unresolved", "whole")
 
     def __init__(self, batch: Batch, order: int, totals: Totals) -> None:
         self.batch = batch
@@ -68,6 +69,7 @@ class Entry:
         self.totals = totals
         self.counts = [len(batch), 0, 0, 0, 0, 0]
         self.marks: bytearray | None = None
+        self.whole = State.PENDING
         self.pending = len(batch)
         self.unresolved = len(batch)
         self.error: Exception | None = None
@@ -145,14 +147,15 @@ class Window:
     def add(self, batch: Batch, totals: Totals | None = None) -> Entry:
         """Take a batch in; submit it with `next_flight`. ``totals`` receives its counts besides the window's own."""
         entry = Entry(batch, self._order, totals or self.totals)
-        self._order += len(batch)
-        self.messages += len(batch)
-        self.nbytes += batch.nbytes
-        self.unconfirmed += len(batch)
+        rows, nbytes = len(batch), batch.nbytes
+        self._order += rows
+        self.messages += rows
+        self.nbytes += nbytes
+        self.unconfirmed += rows
         for books in self._books(entry):
-            books.sent += len(batch)
-            books.bytes += batch.nbytes
-        heapq.heappush(self._returned, (entry.order, 0, next(self._tie), _Flight(-1, entry, 0, len(batch))))
+            books.sent += rows
+            books.bytes += nbytes
+        heapq.heappush(self._returned, (entry.order, 0, next(self._tie), _Flight(-1, entry, 0, rows)))
         return entry
 
     @property
@@ -198,6 +201,10 @@ class Window:
             at = max(bisect_right(self._firsts, outcome.first, lo=self._head) - 1, self._head)
             while at < len(self._flights) and self._flights[at].position < outcome.stop:
                 flight = self._flights[at]
+                if outcome.first <= flight.position and flight.position + flight.count <= outcome.stop:
+                    if self._mark_whole(flight, outcome):
+                        at += 1
+                        continue
                 begin = max(outcome.first - flight.position, 0)
                 stop = min(outcome.stop - flight.position, flight.count)
                 for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
@@ -219,6 +226,39 @@ class Window:
             self._mark(flight, 0, flight.count, Outcome(kind, 0, 0, error=error), only=(State.PENDING,))
         self._returned.clear()
 
+    def _mark_whole(self, flight: _Flight, outcome: Outcome) -> bool:
+        """The common case, without looking at rows: a batch goes its straight way as a whole. False where it does
+        not."""
+        entry = flight.entry
+        rows = flight.count
+        if entry.marks is not None or flight.live != rows or flight.unknown or rows != len(entry.batch.bodies):
+            return False
+        if outcome.kind is OutcomeKind.CONFIRMED and entry.whole is State.PENDING and not outcome.missed:
+            old, new = State.PENDING, State.CONFIRMED
+            self.totals.confirmed += rows
+            if entry.totals is not self.totals:
+                entry.totals.confirmed += rows
+            self.unconfirmed -= rows
+            entry.pending = 0
+            resolved = not self.retains
+        elif outcome.kind is OutcomeKind.SETTLED and entry.whole is State.CONFIRMED and self.retains:
+            old, new = State.CONFIRMED, State.SETTLED
+            self.totals.settled += rows
+            if entry.totals is not self.totals:
+                entry.totals.settled += rows
+            resolved = True
+        else:
+            return False
+        entry.whole = new
+        entry.counts[old] = 0
+        entry.counts[new] = rows
+        if resolved:
+            self.messages -= rows
+            self.nbytes -= entry.batch.nbytes
+            entry.unresolved = 0
+            flight.live = 0
+        return True
+
     def _mark(
         self, flight: _Flight, begin: int, stop: int, outcome: Outcome, only: tuple[State, ...] | None = None
     ) -> None:
@@ -235,6 +275,8 @@ class Window:
                 entry.marks = bytearray([old]) * len(entry.batch)
             if entry.marks is not None:
                 entry.marks[first:end] = bytes([new]) * rows
+            else:
+                entry.whole = new
             entry.counts[old] -= rows
             entry.counts[new] += rows
             self._book(flight, old, new, first, end)
@@ -335,7 +377,7 @@ def _runs(entry: Entry, first: int, stop: int) -> list[tuple[State, int, int]]:
     """The rows ``first … stop - 1`` as runs that are in one state."""
     marks = entry.marks
     if marks is None:
-        return [(State(next((i for i, n in enumerate(entry.counts) if n), 0)), first, stop)]
+        return [(entry.whole, first, stop)]
     state = marks[first]
     if marks.count(state, first, stop) == stop - first:
         return [(State(state), first, stop)]

@@ -18,9 +18,10 @@ from typing import Any
 
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
-from simlink.channels.link.destination import Destination
+from simlink.channels.link.destination import PAUSE, Destination
 from simlink.channels.tcp.connection import Connection
 from simlink.channels.tcp.settings import Bounds, Settings, resolve, shown
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import (
     BatchFrame,
     Bye,
@@ -40,7 +41,7 @@ __all__ = ["Listener"]
 log = logging.getLogger("simlink")
 
 _QUIET = 0.001
-"""Seconds that settlements may gather before they are told."""
+"""Seconds that settlements gather before they are told."""
 _LINGER_AT_STOP = 0.2
 """Seconds that peers have to close their half when all was said; what was said reaches them even if they do not."""
 _WAKE = object()
@@ -237,10 +238,12 @@ class Listener:
             if now - pumped >= _QUIET or dirty:
                 for destination, _, _ in list(self._destinations.values()):
                     if destination in dirty or destination.has_settled:
-                        self._tell(destination)
-                        pumped = now
-                        if destination.holding_back:
-                            next_tick = min(next_tick, now + destination.tick())
+                        # What came is accepted at once, for its sender may wait. What was settled may gather.
+                        due = now - pumped >= _QUIET
+                        self._tell(destination, settlements=due)
+                        pumped = now if due else pumped
+                        if destination.holding_back and next_tick > now + PAUSE:
+                            next_tick = now + destination.tick()
             if now >= next_tick:
                 next_tick = now + self._tick(now)
             if self._stopping_at is not None and self._stopped(now):
@@ -360,20 +363,25 @@ class Listener:
 
     # --- telling ------------------------------------------------------------------------------------------------
 
-    def _tell(self, destination: Destination) -> None:
-        destination.pump()
+    def _tell(self, destination: Destination, *, settlements: bool = True) -> None:
+        destination.pump(settlements=settlements)
         now = time.monotonic()
         for connection in list(self._connections):
             if connection.destination is destination and connection.closing_at is None:
                 assert connection.link is not None
-                for frame in connection.link.news():
-                    self._send(connection, frame, now)
+                news = connection.link.news()
+                if news:
+                    # In one piece: every write is a system call here, and a wake-up there.
+                    self._send_bytes(connection, b"".join(map(encode, news)), now)
         destination.announce()
 
     def _send(self, connection: Connection, frame: Frame, now: float) -> None:
+        self._send_bytes(connection, encode(frame), now)
+
+    def _send_bytes(self, connection: Connection, data: bytes, now: float) -> None:
         if connection not in self._connections or connection.closing_at is not None:
             return
-        if not connection.send(frame, now):
+        if not connection.send_bytes(data, now):
             self.counts["slow"] += bool(connection.out)
             self._close(connection)
         elif connection.out:

@@ -251,8 +251,13 @@ def _read_accept(w: pb.Frame) -> Accept:
 
 def _read_settle(w: pb.Frame) -> Settle:
     s = w.settle
+    # Most say no more than how far everything is settled; looking into what is not there would cost as much again.
     return Settle(
-        _number(s.below), _read_runs(s.settled), _read_runs(s.rejected), _number(s.credit), _number(s.credit_bytes)
+        _number(s.below),
+        _read_runs(s.settled) if s.HasField("settled") else [],
+        _read_runs(s.rejected) if s.HasField("rejected") else [],
+        _number(s.credit),
+        _number(s.credit_bytes),
     )
 
 
