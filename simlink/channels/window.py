@@ -201,10 +201,10 @@ class Window:
             at = max(bisect_right(self._firsts, outcome.first, lo=self._head) - 1, self._head)
             while at < len(self._flights) and self._flights[at].position < outcome.stop:
                 flight = self._flights[at]
-                if outcome.first <= flight.position and flight.position + flight.count <= outcome.stop:
-                    if self._mark_whole(flight, outcome):
-                        at += 1
-                        continue
+                covered = outcome.first <= flight.position and flight.position + flight.count <= outcome.stop
+                if covered and self._mark_whole(flight, outcome):
+                    at += 1
+                    continue
                 begin = max(outcome.first - flight.position, 0)
                 stop = min(outcome.stop - flight.position, flight.count)
                 for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
