@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench proto setup clean
+.PHONY: help demo test lint format bench fuzz proto setup clean
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ format: $(VENV)/.simlink-all  ## let ruff fix and lay out the code
 
 bench: setup  ## print the bench table, ours beside floor and peer; ARGS="--quick" for a look
 	$(BIN)/python bench/all.py $(ARGS)
+
+fuzz: $(VENV)/.simlink-all  ## fuzz every decoder; ARGS="--seconds 600 --keep" goes on for longer and keeps what it found
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 proto: $(VENV)/.simlink-all  ## make the committed Protobuf code again
 	$(BIN)/python scripts/make-protos
