@@ -18,6 +18,7 @@ __all__ = ["driver_class", "known_schemes"]
 _BUILT_IN = {
     "memory": "simlink.channels.memory:MemoryDriver",
     "tcp": "simlink.channels.tcp:TcpDriver",
+    "http": "simlink.channels.http:HttpDriver",
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",

@@ -17,7 +17,7 @@ from simlink.message import Batch, Same
 if TYPE_CHECKING:
     from simlink.channels.link.receiver import ReceiverLink
 
-__all__ = ["count_an_attempt", "drop_moved", "give_back_all", "held_identities"]
+__all__ = ["count_an_attempt", "drop_moved", "give_back_all", "held_identities", "unowned"]
 
 
 def drop_moved(hub: Hub, link: ReceiverLink, positions: Sequence[Run]) -> list[tuple[int, int, Batch]]:
@@ -87,6 +87,14 @@ def held_identities(hub: Hub) -> set[tuple[bytes, int]]:
                     if producer is not None and sequence is not None:
                         out.add((producer, int(sequence)))
     return out
+
+
+def unowned(hub: Hub) -> int:
+    """How many unsettled messages in the hub no sender can be told of: those of clients without a link."""
+    with hub.changed:
+        return sum(
+            len(segment) for s in hub.subscriptions.values() for segment in _segments(s) if segment.origin is None
+        )
 
 
 def _segments(subscription: Subscription) -> Iterator[Segment]:

@@ -1,0 +1,278 @@
+"""http:// and https:// as a driver: its options, and what it promises."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from simlink.channels.driver import (
+    Capabilities,
+    Driver,
+    Guarantee,
+    Kept,
+    Mode,
+    Nack,
+    Order,
+    ReceiverDriver,
+    ReceiverOptions,
+    SenderDriver,
+)
+from simlink.channels.http.app import HttpApp
+from simlink.channels.http.requests import authorization, checked_header
+from simlink.channels.http.settings import Settings
+from simlink.channels.tcp.settings import Bounds, shown
+from simlink.channels.url import Host, Option, Target
+from simlink.errors import ConfigError, ConnectError, InvalidURL, MissingExtra, NotSupported
+
+__all__ = ["HttpDriver"]
+
+_HEAD_ROOM = 512
+"""Bytes of a frame that are not the body of its one message: positions, identity, a content type."""
+_PORTS = {"http": 80, "https": 443}
+
+
+class HttpDriver(Driver):
+    """Queues and topics over HTTP: the receiver serves the address of the URL, or is mounted in an application.
+
+    With ``rest=True`` it only sends: one request a message, to whatever the URL names.
+    """
+
+    schemes: ClassVar[tuple[str, ...]] = ("http",)
+    options: ClassVar[Mapping[str, Option]] = {
+        "rest": Option(bool, False, "post one record a request to any endpoint; nothing is received"),
+        "method": Option(str, "POST", "of rest requests", choices=("POST", "PUT", "PATCH")),
+        "headers": Option(object, None, "of rest requests: text → text"),
+        "path": Option(str, None, "of rest requests, where the URL's own cannot say it (a query, a '/' at the end)"),
+        "retry": Option(str, "safe", "what rest sends again: what surely was not done, or all", choices=("safe", "always")),
+        "token": Option(object, None, "a bearer token, or a function that returns one"),
+        "app": Option(object, None, "the ASGI application (simlink.asgi_app()) that receivers join instead of listening"),
+        "origins": Option(str, "", "web pages that may post, as https://a.example,https://b.example or *"),
+        "heartbeat": Option(float, 1.0, "seconds after which a silent end is heard anyway", minimum=0.01),
+        "dead": Option(float, 5.0, "seconds of silence after which a stream is given up", minimum=0.02),
+        "orphan_after": Option(
+            float, 10.0, "seconds of silence after which a lost sender's messages are handed out again", minimum=0.02
+        ),
+        "request_timeout": Option(float, 30.0, "seconds that the reply to a request may take", minimum=0.01),
+        "connections": Option(int, 2, "how many requests a sender has under way at a time", minimum=1),
+        "header_timeout": Option(float, 5.0, "seconds that the head of a request may take", minimum=0.01),
+        "body_timeout": Option(float, 30.0, "seconds that the body of a request may take", minimum=0.01),
+        "idle_timeout": Option(float, 15.0, "seconds that a connection may do nothing", minimum=1),
+        "max_body_bytes": Option(
+            int, 8 * 1024 * 1024, "the longest body of a request, and so about the longest message", minimum=1024
+        ),
+        "max_connections": Option(int, 512, "how many connections a server lets in", minimum=1),
+        "buffer_messages": Option(int, 65_536, "bound of each subscription's buffer, in messages", minimum=1),
+        "buffer_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes", minimum=1),
+    }
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        mode: Mode,
+        rest: bool = False,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        path: str | None = None,
+        retry: str = "safe",
+        token: str | Callable[[], str] | None = None,
+        app: Any = None,
+        origins: str = "",
+        heartbeat: float = 1.0,
+        dead: float = 5.0,
+        orphan_after: float = 10.0,
+        request_timeout: float = 30.0,
+        connections: int = 2,
+        header_timeout: float = 5.0,
+        body_timeout: float = 30.0,
+        idle_timeout: float = 15.0,
+        max_body_bytes: int = 8 * 1024 * 1024,
+        max_connections: int = 512,
+        buffer_messages: int = 65_536,
+        buffer_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        super().__init__(target, mode=mode)
+        _require(target.scheme)
+        if not target.hosts:
+            raise InvalidURL(f"{target}: {target.scheme}:// needs an address, as in http://127.0.0.1:8000/{target.name}")
+        if dead <= heartbeat:
+            raise ConfigError(f"{target}: dead={dead:g} must be longer than heartbeat={heartbeat:g}")
+        if orphan_after < dead:
+            raise ConfigError(f"{target}: orphan_after={orphan_after:g} must not be shorter than dead={dead:g}")
+        if app is not None and not isinstance(app, HttpApp):
+            raise ConfigError(f"{target}: app= takes what simlink.asgi_app() made, not {type(app).__name__}")
+        if rest:
+            if mode is Mode.TOPIC:
+                raise NotSupported(f"{target}: rest=True sends to an endpoint, which has no subscriptions; use queue()")
+            if app is not None:
+                raise ConfigError(f"{target}: with rest=True nothing is received, so app= means nothing")
+        elif headers is not None or path is not None or method != "POST" or retry != "safe":
+            raise ConfigError(f"{target}: headers=, path=, method= and retry= are for rest=True")
+        self.rest = rest
+        self.method = method
+        self.retry_always = retry == "always"
+        self.headers = _checked_headers(target, headers)
+        self.path = _checked_path(target, path)
+        self.app: HttpApp | None = app
+        self.request_timeout = request_timeout
+        self.connections = connections
+        self._token = token
+        authorization(target.user, target.password, None if callable(token) else token)
+        self.settings = Settings(
+            heartbeat,
+            dead,
+            orphan_after,
+            header_timeout,
+            body_timeout,
+            idle_timeout,
+            max_body_bytes,
+            max_connections,
+            frozenset(filter(None, (o.strip() for o in origins.split(",")))),
+        )
+        self.bounds = Bounds(buffer_messages, buffer_bytes)
+        self.binding = threading.Lock()
+        self.bound_port = 0
+        """What port 0 became, once a receiver of this driver was opened."""
+
+    def capabilities(self) -> Capabilities:
+        """One endpoint: order is exclusive per key. A named subscription is remembered while something of its
+        destination is received in its process, which is no promise, so ``subscriptions`` is false. What plain clients
+        post is at-most-once after the 202: nobody keeps it but the receiver."""
+        if self.rest:
+            return Capabilities(
+                guarantee=Guarantee.AT_MOST_ONCE,
+                kept=Kept.NO,
+                order=Order.NONE,
+                nack=Nack.NONE,
+                subscriptions=False,
+            )
+        return Capabilities(
+            kept=Kept.NO,
+            order=Order.EXCLUSIVE,
+            nack=Nack.EMULATED,
+            brokerless=True,
+            subscriptions=False,
+            takeover=self.settings.dead,
+            max_message_bytes=self.settings.max_body_bytes - _HEAD_ROOM,
+        )
+
+    # --- what the ends ask ---------------------------------------------------------------------------------------
+
+    @property
+    def destination(self) -> str:
+        """The path that is received, without the '/' before it. What stands before the name in the URL belongs to it
+        on a server of our own; of a mounted application it is where that is mounted."""
+        if self.app is not None:
+            return self.target.name
+        return "/".join([*self.target.path, self.target.name])
+
+    def authorization(self) -> str | None:
+        """The credentials as they stand in a request, asked for anew where a function gives them.
+
+        Raises:
+            ConfigError: they cannot stand there.
+        """
+        token = self._token() if callable(self._token) else self._token
+        return authorization(self.target.user, self.target.password, token)
+
+    def client_context(self) -> ssl.SSLContext | None:
+        return None
+
+    def server_context(self) -> ssl.SSLContext | None:
+        return None
+
+    def shown(self, host: str, port: int) -> str:
+        return shown(host, port)
+
+    def host_header(self, host: str, port: int) -> str:
+        default = _PORTS[self.target.scheme]
+        return str(Host(host, None if port == default else port))
+
+    def endpoint(self) -> tuple[str, int]:
+        """Where to connect.
+
+        Raises:
+            ConnectError: the port is 0, and no receiver of this channel has bound one.
+        """
+        host, port = self.target.address(self.target.hosts[0], _PORTS[self.target.scheme])
+        if not port:
+            port = self.bound_port
+        if not port:
+            raise ConnectError(
+                f"{self.target}: port 0 becomes a port when a receiver of this channel is entered, and none was",
+                url=str(self.target),
+                retryable=True,
+            )
+        return host, port
+
+    # --- ends ----------------------------------------------------------------------------------------------------
+
+    def sender(self) -> SenderDriver:
+        if len(self.target.hosts) > 1:
+            raise NotSupported(f"{self.target}: sending to several endpoints is not supported by http:// yet; name one")
+        if self.rest:
+            from simlink.channels.http.rest import RestSender
+
+            return RestSender(self)
+        from simlink.channels.http.sender import HttpSender
+
+        return HttpSender(self)
+
+    def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:
+        from dataclasses import replace
+
+        from simlink.channels.http.receiver import HttpReceiver
+
+        where = str(self.target)
+        if self.rest:
+            raise NotSupported(f"{where}: rest=True only sends")
+        if options.start not in {None, "new"} or (options.start == "new" and self.mode is Mode.QUEUE):
+            raise NotSupported(f"{where}: start={options.start!r} needs a broker that keeps what was sent")
+        if options.exclusive:
+            raise NotSupported(f"{where}: exclusive=True is for brokers; here one process receives at an address")
+        if options.extra:
+            raise ConfigError(f"{where}: unknown receiver option {next(iter(options.extra))!r}")
+        if subscription is not None and self.mode is Mode.QUEUE:
+            raise ConfigError(f"{where}: a queue has no subscriptions")
+        self.settings = replace(self.settings, authorization=self.authorization())
+        name, port = self.target.address(self._host_to_bind(options.at), _PORTS[self.target.scheme])
+        return HttpReceiver(self, name, port, subscription, options)
+
+    def _host_to_bind(self, at: str | None) -> Host:
+        hosts = self.target.hosts
+        if at is None:
+            if len(hosts) > 1:
+                raise ConfigError(f"{self.target}: several hosts; say which one this receiver binds with at=")
+            return hosts[0]
+        for host in hosts:
+            if at in {str(host), host.name}:
+                return host
+        raise ConfigError(f"{self.target}: at={at!r} is none of its hosts")
+
+
+def _require(scheme: str) -> None:
+    try:
+        import httptools  # noqa: F401 – loaded here, so that what is missing is said before any I/O
+    except ImportError as error:
+        raise MissingExtra(f"{scheme}://", "http", package="httptools") from error
+
+
+def _checked_headers(target: Target, headers: Any) -> list[tuple[str, str]]:
+    if headers is None:
+        return []
+    if not isinstance(headers, Mapping) or not all(isinstance(t, str) for pair in headers.items() for t in pair):
+        raise ConfigError(f"{target}: headers= is a mapping of text to text")
+    try:
+        return [checked_header(name, value) for name, value in headers.items()]
+    except ValueError as error:
+        raise ConfigError(f"{target}: {error}") from error
+
+
+def _checked_path(target: Target, path: str | None) -> str | None:
+    if path is None:
+        return None
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path or "#" in path:
+        raise ConfigError(f"{target}: path= is a request target such as '/v1/items/?kind=test', escaped")
+    return path

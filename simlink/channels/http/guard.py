@@ -1,0 +1,182 @@
+"""Deadlines and limits below ASGI: what a peer may do before, between and around its requests.
+
+uvicorn closes a connection that is idle after a reply, and nothing else: neither one that never says anything, nor one
+that drips its headers, nor one that does not read. Bodies have their deadline in the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from simlink.channels.http.problem import CONTENT_TYPE, Problem
+from simlink.channels.http.settings import Settings
+
+__all__ = ["Guard", "GuardedProtocol"]
+
+_MAX_HEAD_BYTES = 64 * 1024
+_LINGER = 1.0
+_LOG = logging.getLogger("simlink.http")
+
+
+class Guard:
+    """The connections of a server, as far as they are a burden.
+
+    Attributes:
+        counts: opened, evicted, cut connections.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.counts: Counter[str] = Counter(opened=0, evicted=0, turned_away=0, cut=0)
+        self._connections: set[GuardedProtocol] = set()
+        self._unproven: OrderedDict[GuardedProtocol, None] = OrderedDict()
+
+    def enter(self, connection: GuardedProtocol) -> bool:
+        """A connection came; whether it may stay. Where there are too many, the oldest that has not got a reply yet
+        makes room: whoever sends a whole request soon is let in even while others hold all the places."""
+        self.counts["opened"] += 1
+        if len(self._connections) >= self.settings.max_connections:
+            if not self._unproven:
+                self.counts["turned_away"] += 1
+                return False
+            oldest = next(iter(self._unproven))
+            self.counts["evicted"] += 1
+            self.leave(oldest)
+            oldest.transport.abort()
+        self._connections.add(connection)
+        self._unproven[connection] = None
+        return True
+
+    def prove(self, connection: GuardedProtocol) -> None:
+        self._unproven.pop(connection, None)
+
+    def leave(self, connection: GuardedProtocol) -> None:
+        self._connections.discard(connection)
+        self._unproven.pop(connection, None)
+
+    def sweep(self, now: float) -> float:
+        """Cut what is over its time; seconds until the next look."""
+        settings = self.settings
+        for connection in list(self._connections):
+            if connection.closing_since is not None:
+                if now - connection.closing_since > _LINGER:
+                    connection.transport.abort()
+            elif connection.head_since is not None and now - connection.head_since > settings.header_timeout:
+                self.counts["cut"] += 1
+                connection.cut(408, "too-slow", f"no complete request within {settings.header_timeout:g} s")
+            elif connection.transport.get_write_buffer_size():
+                connection.unread_since = connection.unread_since or now
+                if now - connection.unread_since > settings.body_timeout:
+                    self.counts["cut"] += 1
+                    connection.transport.abort()
+            else:
+                connection.unread_since = 0.0
+        return min(0.5, settings.header_timeout / 4, settings.body_timeout / 4)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Attributes:
+        head_since: when it began to wait for the headers of a request, or None within a request and between two.
+        closing_since: when it was told to go, or None.
+        unread_since: since when something written to it was not taken; 0 where nothing is.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, config: Config, state: ServerState, guard: Guard) -> None:
+        super().__init__(config, state, {})
+        self.logger = _LOG
+        self.access_log = False
+        self.guard = guard
+        self.head_since: float | None = None
+        self.closing_since: float | None = None
+        self.unread_since = 0.0
+        self._head_bytes = 0
+        self._tail = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.head_since = self.loop.time()
+        if not self.guard.enter(self):
+            self.head_since = None
+            self.cut(503, "busy", "too many connections", (("retry-after", "1"),))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.guard.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.closing_since is not None:
+            return
+        if self.head_since is None and (self.cycle is None or self.cycle.response_complete):
+            self.head_since = self.loop.time()
+        if self.head_since is not None:
+            # Counted before it is parsed: the parser keeps whatever headers come.
+            before = self._head_bytes
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEAD_BYTES and not self._head_ends_in(data, before):
+                self.guard.counts["cut"] += 1
+                self.cut(431, "headers", f"the headers have more than {_MAX_HEAD_BYTES} bytes")
+                return
+            self._tail = data[-3:]
+        super().data_received(data)
+
+    def _head_ends_in(self, data: bytes, before: int) -> bool:
+        """Whether the limit is passed by what stands behind the headers."""
+        at = (self._tail + data).find(b"\r\n\r\n")
+        return 0 <= at and before + at <= _MAX_HEAD_BYTES
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["simlink.keep"] = self._keep  # type: ignore[typeddict-unknown-key]
+
+    def on_headers_complete(self) -> None:
+        self.head_since = None
+        self._head_bytes = 0
+        self._tail = b""
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        self.guard.prove(self)
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self.guard.counts["garbage"] += 1
+        self.cut(400, "http", msg)
+
+    def _keep(self) -> None:
+        self.guard.prove(self)
+
+    def cut(self, status: int, kind: str, detail: str, more: tuple[tuple[str, str], ...] = ()) -> None:
+        """Say why, and close; a peer that does not close as well is cut a second later."""
+        if self.closing_since is not None:
+            return
+        self.closing_since = self.loop.time()
+        self.head_since = None
+        problem = Problem(status, kind, detail)
+        body = problem.body()
+        headers: list[tuple[str, Any]] = [
+            ("content-type", CONTENT_TYPE),
+            ("content-length", len(body)),
+            ("connection", "close"),
+            *more,
+        ]
+        lines = [f"HTTP/1.1 {status} {_phrase(status)}", *(f"{name}: {value}" for name, value in headers), "", ""]
+        if not self.transport.is_closing():
+            self.transport.write("\r\n".join(lines).encode() + body)
+            self.transport.close()
+
+
+def _phrase(status: int) -> str:
+    from http import HTTPStatus
+
+    return HTTPStatus(status).phrase

@@ -1,0 +1,26 @@
+"""HTTP keeps every promise."""
+
+import socket
+
+import pytest
+
+from simlink.testing import conformance
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class HttpHarness(conformance.Harness):
+    def url(self):
+        return f"http://127.0.0.1:{free_port()}/{self.fresh_name()}"
+
+    def unreachable(self):
+        return f"http://127.0.0.1:{free_port()}/nobody"
+
+
+@pytest.mark.parametrize("case", conformance.cases(HttpHarness), ids=str)
+def test_conformance(case):
+    case.run(HttpHarness())
