@@ -19,6 +19,7 @@ _BUILT_IN = {
     "memory": "simlink.channels.memory:MemoryDriver",
     "tcp": "simlink.channels.tcp:TcpDriver",
     "http": "simlink.channels.http:HttpDriver",
+    "https": "simlink.channels.http:HttpDriver",
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",

@@ -230,7 +230,7 @@ class HttpApp:
                 given.get("subscription", ""),
                 bytes.fromhex(given.get("incarnation", "")),
                 _number(given.get("after", "0")),
-                _number(given.get("next", given.get("after", "0"))),
+                _number(given.get("next") or given.get("after", "0")),
                 _number(given.get("heartbeat_ms", "1000")),
             )
             if len(sender) != 16:
@@ -314,7 +314,7 @@ async def _preflight(send: Send, allowed: str) -> None:
     headers = [
         (b"access-control-allow-origin", allowed.encode()),
         (b"access-control-allow-methods", b"POST"),
-        (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, simlink-key, simlink-id"),
+        (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, simlink-key"),
         (b"access-control-max-age", b"600"),
         (b"vary", b"origin"),
     ]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
+from simlink.channels import tls
+from simlink.channels.credentials import LOGIN, TOKEN, Login, Secret
 from simlink.channels.driver import (
     Capabilities,
     Driver,
@@ -20,7 +23,7 @@ from simlink.channels.driver import (
     SenderDriver,
 )
 from simlink.channels.http.app import HttpApp
-from simlink.channels.http.requests import authorization, checked_header
+from simlink.channels.http.requests import basic, bearer, checked_header
 from simlink.channels.http.settings import Settings
 from simlink.channels.tcp.settings import Bounds, shown
 from simlink.channels.url import Host, Option, Target
@@ -39,15 +42,21 @@ class HttpDriver(Driver):
     With ``rest=True`` it only sends: one request a message, to whatever the URL names.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("http",)
+    schemes: ClassVar[tuple[str, ...]] = ("http", "https")
     options: ClassVar[Mapping[str, Option]] = {
         "rest": Option(bool, False, "post one record a request to any endpoint; nothing is received"),
         "method": Option(str, "POST", "of rest requests", choices=("POST", "PUT", "PATCH")),
         "headers": Option(object, None, "of rest requests: text → text"),
         "path": Option(str, None, "of rest requests, where the URL's own cannot say it (a query, a '/' at the end)"),
-        "retry": Option(str, "safe", "what rest sends again: what surely was not done, or all", choices=("safe", "always")),
-        "token": Option(object, None, "a bearer token, or a function that returns one"),
-        "app": Option(object, None, "the ASGI application (simlink.asgi_app()) that receivers join instead of listening"),
+        "retry": Option(
+            str, "safe", "what rest sends again: what surely was not done, or all", choices=("safe", "always")
+        ),
+        "identity": Option(bool, True, "an Idempotency-Key with every rest request"),
+        **TOKEN,
+        **LOGIN,
+        "app": Option(
+            object, None, "the ASGI application (simlink.asgi_app()) that receivers join instead of listening"
+        ),
         "origins": Option(str, "", "web pages that may post, as https://a.example,https://b.example or *"),
         "heartbeat": Option(float, 1.0, "seconds after which a silent end is heard anyway", minimum=0.01),
         "dead": Option(float, 5.0, "seconds of silence after which a stream is given up", minimum=0.02),
@@ -65,6 +74,7 @@ class HttpDriver(Driver):
         "max_connections": Option(int, 512, "how many connections a server lets in", minimum=1),
         "buffer_messages": Option(int, 65_536, "bound of each subscription's buffer, in messages", minimum=1),
         "buffer_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes", minimum=1),
+        **tls.OPTIONS,
     }
 
     def __init__(
@@ -77,7 +87,9 @@ class HttpDriver(Driver):
         headers: Mapping[str, str] | None = None,
         path: str | None = None,
         retry: str = "safe",
+        identity: bool = True,
         token: str | Callable[[], str] | None = None,
+        credentials: Any = None,
         app: Any = None,
         origins: str = "",
         heartbeat: float = 1.0,
@@ -92,11 +104,17 @@ class HttpDriver(Driver):
         max_connections: int = 512,
         buffer_messages: int = 65_536,
         buffer_bytes: int = 16 * 1024 * 1024,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        tls_min: str | None = None,
     ) -> None:
         super().__init__(target, mode=mode)
         _require(target.scheme)
         if not target.hosts:
-            raise InvalidURL(f"{target}: {target.scheme}:// needs an address, as in http://127.0.0.1:8000/{target.name}")
+            raise InvalidURL(
+                f"{target}: {target.scheme}:// needs an address, as in http://127.0.0.1:8000/{target.name}"
+            )
         if dead <= heartbeat:
             raise ConfigError(f"{target}: dead={dead:g} must be longer than heartbeat={heartbeat:g}")
         if orphan_after < dead:
@@ -108,8 +126,11 @@ class HttpDriver(Driver):
                 raise NotSupported(f"{target}: rest=True sends to an endpoint, which has no subscriptions; use queue()")
             if app is not None:
                 raise ConfigError(f"{target}: with rest=True nothing is received, so app= means nothing")
-        elif headers is not None or path is not None or method != "POST" or retry != "safe":
-            raise ConfigError(f"{target}: headers=, path=, method= and retry= are for rest=True")
+        elif headers is not None or path is not None or (method, retry, identity) != ("POST", "safe", True):
+            raise ConfigError(f"{target}: headers=, path=, method=, retry= and identity= are for rest=True")
+        named = target.user is not None or credentials is not None
+        if named and token is not None:
+            raise ConfigError(f"{target}: give a token, or a user name and a password, but not both")
         self.rest = rest
         self.method = method
         self.retry_always = retry == "always"
@@ -118,8 +139,14 @@ class HttpDriver(Driver):
         self.app: HttpApp | None = app
         self.request_timeout = request_timeout
         self.connections = connections
-        self._token = token
-        authorization(target.user, target.password, None if callable(token) else token)
+        self.identity = identity
+        self._login = Login.of(target, credentials, family="http")
+        self._token = Secret.of(target, "token", token, family="http")
+        # What is given beats what stands in the environment.
+        self._by_name = named or not self._token.given
+        self._tls = tls.Tls.of(
+            {"ca": ca, "cert": cert, "key": key, "tls_min": tls_min}, secure=target.scheme == "https", where=str(target)
+        )
         self.settings = Settings(
             heartbeat,
             dead,
@@ -172,16 +199,22 @@ class HttpDriver(Driver):
         """The credentials as they stand in a request, asked for anew where a function gives them.
 
         Raises:
-            ConfigError: they cannot stand there.
+            ConfigError: they cannot stand there. ConnectError: the function failed.
         """
-        token = self._token() if callable(self._token) else self._token
-        return authorization(self.target.user, self.target.password, token)
+        if self._by_name:
+            pair = self._login.get()
+            return None if pair is None else basic(*pair)
+        token = self._token.get()
+        return None if token is None else bearer(token)
+
+    def server_settings(self) -> Settings:
+        """Those of the server or app that a receiver joins, with the credentials that it asks for."""
+        encryption = self._tls if self.app is None else None
+        return replace(self.settings, authorization=self.authorization(), tls=encryption)
 
     def client_context(self) -> ssl.SSLContext | None:
-        return None
-
-    def server_context(self) -> ssl.SSLContext | None:
-        return None
+        """Made for each new connection, so that renewed files are read."""
+        return None if self._tls is None else tls.client_context(self._tls)
 
     def shown(self, host: str, port: int) -> str:
         return shown(host, port)
@@ -221,8 +254,6 @@ class HttpDriver(Driver):
         return HttpSender(self)
 
     def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:
-        from dataclasses import replace
-
         from simlink.channels.http.receiver import HttpReceiver
 
         where = str(self.target)
@@ -236,7 +267,6 @@ class HttpDriver(Driver):
             raise ConfigError(f"{where}: unknown receiver option {next(iter(options.extra))!r}")
         if subscription is not None and self.mode is Mode.QUEUE:
             raise ConfigError(f"{where}: a queue has no subscriptions")
-        self.settings = replace(self.settings, authorization=self.authorization())
         name, port = self.target.address(self._host_to_bind(options.at), _PORTS[self.target.scheme])
         return HttpReceiver(self, name, port, subscription, options)
 

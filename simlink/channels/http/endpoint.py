@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from simlink.channels import tls
 from simlink.channels.http.client import Connection, Reply, connect
 from simlink.channels.http.problem import read_problem
 from simlink.channels.http.requests import retry_after
@@ -31,7 +32,7 @@ class Endpoint:
     def __init__(self, driver: HttpDriver) -> None:
         self._driver = driver
         self._url = str(driver.target)
-        self.shown: str | None = None
+        self.shown = ""
         self.host = ""
         self.port = 0
         self.not_before = 0.0
@@ -54,17 +55,19 @@ class Endpoint:
         """
         try:
             sock = connect(self.host, self.port, deadline, self._driver.client_context())
-        except ssl.SSLCertVerificationError as error:
-            raise self.problem(ConnectError, f"is not trusted: {error.verify_message}", retryable=False) from error
-        except ssl.SSLError as error:
-            raise self.problem(ConnectError, f"does not agree on encryption: {error.reason or error}") from error
         except TimeoutError as error:
             raise self.problem(ConnectTimeout, "does not answer") from error
         except OSError as error:
+            if (refusal := self.untrusted(error)) is not None:
+                raise refusal from error
             reason = "nobody listens there" if isinstance(error, ConnectionRefusedError) else str(error)
             raise self.problem(ConnectError, f"cannot be reached: {reason}") from error
         self.connects += 1
         return Connection(sock)
+
+    def untrusted(self, error: Exception | None) -> ConnectError | None:
+        """The error for a connection that TLS has refused; None if that was not it."""
+        return None if error is None else tls.refusal(error, endpoint=self.shown, url=self._url)
 
     def problem(self, kind: type[ConnectError], what: str, *, retryable: bool = True) -> ConnectError:
         return kind(f"{self.shown} {what}", url=self._url, endpoint=self.shown, retryable=retryable)
@@ -107,8 +110,9 @@ class Waiter:
         self._out.setblocking(False)
         self._in.setblocking(False)
 
-    def wait(self, connections: Iterable[Connection], timeout: float) -> None:
-        """Until one of them has, or takes, something; at most ``timeout`` seconds."""
+    def wait(self, connections: Iterable[Connection], timeout: float) -> bool:
+        """Until one of them has, or takes, something; at most ``timeout`` seconds. Whether `wake` was called."""
+        woken = False
         poll = select.poll()
         poll.register(self._out, select.POLLIN)
         for connection in connections:
@@ -116,12 +120,14 @@ class Waiter:
                 continue
             sock = connection.sock
             if isinstance(sock, ssl.SSLSocket) and sock.pending():
-                return
+                return False
             poll.register(sock, select.POLLIN | (select.POLLOUT if connection.out else 0))
         for fd, _ in poll.poll(max(timeout, 0.0) * 1000):
             if fd == self._out.fileno():
                 with contextlib.suppress(OSError):
                     self._out.recv(4096)
+                woken = True
+        return woken
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):

@@ -406,7 +406,7 @@ class Gate:
             self._keys.move_to_end(posted.idempotency)
             return known[0], known[0]
         producer = batch.producers[0] if posted.identified else None
-        if producer is not None and destination.dedup.check(producer, batch.sequences) is not None:  # type: ignore[arg-type]
+        if producer is not None and destination.dedup.check(producer, batch.sequences) is not None:
             destination.duplicates += n
             return n, n
         hub = destination.hub
@@ -428,7 +428,7 @@ class Gate:
             if len(self._keys) > _MAX_KEYS:
                 self._keys.popitem(last=False)
         if producer is not None:
-            destination.dedup.mark(producer, batch.sequences)  # type: ignore[arg-type]
+            destination.dedup.mark(producer, batch.sequences)
         self.counts["plain"] += n
         return n, 0
 

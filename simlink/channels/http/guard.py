@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from simlink.channels.http.problem import CONTENT_TYPE, Problem
 from simlink.channels.http.settings import Settings
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
 
 __all__ = ["Guard", "GuardedProtocol"]
 
@@ -133,7 +135,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _head_ends_in(self, data: bytes, before: int) -> bool:
         """Whether the limit is passed by what stands behind the headers."""
         at = (self._tail + data).find(b"\r\n\r\n")
-        return 0 <= at and before + at <= _MAX_HEAD_BYTES
+        return at >= 0 and before + at <= _MAX_HEAD_BYTES
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from simlink.channels.http.problem import Problem
-from simlink.channels.http.settings import ID, KEY
+from simlink.channels.http.settings import KEY
 from simlink.channels.identity import parse_identities
 from simlink.message import EMPTY_HEADERS, Batch, Same
 
@@ -48,6 +48,7 @@ def read_post(headers: Mapping[bytes, bytes], body: bytes, *, key_scope: bytes =
 
     Args:
         headers: names in lower case.
+        body: as it came.
         key_scope: what an Idempotency-Key is unique within: the destination and whoever is allowed in.
 
     Raises:
@@ -65,21 +66,22 @@ def read_post(headers: Mapping[bytes, bytes], body: bytes, *, key_scope: bytes =
     )
     digest = b""
     idempotency = None
-    identified = False
-    if ID.encode() in headers:
-        identified = _identify(batch, headers[ID.encode()])
-    elif (name := headers.get(b"idempotency-key")) is not None:
+    if (name := headers.get(b"idempotency-key")) is not None:
         # A structured string by the draft of the IETF; most clients leave the quotes out.
         name = name.strip()
         if name[:1] == name[-1:] == b'"' and len(name) > 1:
             name = name[1:-1]
         if not name or len(name) > 255:
             raise Problem(400, "idempotency-key", "an Idempotency-Key has 1 to 255 characters")
+        if n == 1 and (found := parse_identities([name])).producers[0] is not None:
+            # A sender of simlink's in its REST mode: the identity itself, better than a hash of it.
+            batch.producers, batch.sequences, batch.timestamps = found
+            return Posted(batch, None, b"", identified=True)
         idempotency = hashlib.blake2b(key_scope + b"\0" + name, digest_size=16).digest()
         digest = hashlib.blake2b(body, digest_size=16).digest()
         batch.producers = Same(idempotency, n)
         batch.sequences = range(n)
-    return Posted(batch, idempotency, digest, identified)
+    return Posted(batch, idempotency, digest, identified=False)
 
 
 def _bodies(kind: str, said: str, body: bytes) -> tuple[list[bytes], str]:
@@ -157,16 +159,6 @@ def _passed(headers: Mapping[bytes, bytes]) -> Mapping[str, str]:
     return MappingProxyType(out) if out else EMPTY_HEADERS
 
 
-def _identify(batch: Batch, value: bytes) -> bool:
-    if len(batch) != 1:
-        raise Problem(400, "identity", f"{ID} names one message, and {len(batch)} came; use Idempotency-Key")
-    found = parse_identities([value])
-    if found.producers[0] is None:
-        raise Problem(400, "identity", f"{ID} must be 32 hexadecimal digits, a sequence and a time, with / between")
-    batch.producers, batch.sequences, batch.timestamps = found
-    return True
-
-
 def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Header fields by name; those that came more than once are joined, as RFC 9110 (5.3) has it.
 
@@ -193,7 +185,6 @@ _ONCE = frozenset(
         b"host",
         b"origin",
         b"simlink-session",
-        ID.encode(),
         KEY.encode(),
     ]
 )

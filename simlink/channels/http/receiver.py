@@ -1,4 +1,4 @@
-"""The receiving end of http://: a reader of a gate's hub, behind a server of our own or an application of the user's."""
+"""The receiving end of http://: a reader of a gate's hub, behind a server of ours or an application of the user's."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ class HttpReceiver(ReceiverDriver):
             self._check()
             return
         driver = self._driver
+        settings = driver.server_settings()
         if driver.app is not None:
             gate = driver.app.gate
-            gate.adopt(driver.settings)
+            gate.adopt(settings)
         else:
             with driver.binding:
                 # Port 0 is chosen once for a channel: its receivers share it, and its sender finds them there.
                 port = self._port or driver.bound_port
                 try:
-                    server = acquire(self._host, port, driver.settings, driver.server_context())
+                    server = acquire(self._host, port, settings)
                 except ConnectError as error:
                     error.url = str(driver.target)
                     raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,12 @@ _lock = threading.Lock()
 _servers: dict[tuple[int, str | int, int], Server] = {}
 
 
-def acquire(host: str, port: int, settings: Settings, context: ssl.SSLContext | None) -> Server:
+def acquire(host: str, port: int, settings: Settings) -> Server:
     """The server at an address, one more user of it; started if need be. Port 0 always starts one.
 
     Raises:
         ConnectError: the address cannot be bound.
-        ConfigError: it is served here with other settings, or with encryption where none is asked for.
+        ConfigError: it is served here with other settings.
     """
     from simlink.channels.http.server import Server
 
@@ -34,12 +33,10 @@ def acquire(host: str, port: int, settings: Settings, context: ssl.SSLContext | 
     with _lock:
         server = _servers.get((os.getpid(), where, port)) if port else None
         if server is None or server.error is not None:
-            server = Server(host, port, settings, context)
+            server = Server(host, port, settings)
             _servers[os.getpid(), where, server.port] = server
         elif server.settings != settings:
             raise ConfigError(f"{shown(host, port)} is served with {server.settings}; this channel asks for {settings}")
-        elif (server.context is None) is not (context is None):
-            raise ConfigError(f"{shown(host, port)} is served by another scheme: http:// and https:// cannot share it")
         server.users += 1
         return server
 

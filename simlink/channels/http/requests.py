@@ -11,14 +11,25 @@ from urllib.parse import quote
 
 from simlink.errors import ConfigError
 
-__all__ = ["authorization", "checked_header", "head", "retry_after", "request_path"]
+__all__ = ["basic", "bearer", "checked_header", "head", "request_path", "retry_after"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A field name (RFC 9110, 5.6.2)."""
 _VALUE = re.compile(r"(?:[^\x00-\x1f\x7f]|\t)*")
 """A field value (RFC 9110, 5.5), with everything beyond ASCII as UTF-8."""
 _OURS = frozenset(
-    "connection content-length expect host keep-alive te trailer transfer-encoding upgrade content-encoding".split()
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
 _MOST = 3600.0
 
@@ -49,23 +60,26 @@ def request_path(segments: Iterable[str]) -> str:
     return "/" + "/".join(quote(segment, safe="@:+~-._") for segment in segments)
 
 
-def authorization(user: str | None, password: str | None, token: str | None) -> str | None:
-    """The value of the header Authorization (RFC 7617, RFC 6750), or None.
+def bearer(token: str) -> str:
+    """The value of the header Authorization for a token (RFC 6750).
 
     Raises:
-        ConfigError: both kinds of credentials, or a token that no header can carry. The token is not shown.
+        ConfigError: no header can carry it. The token is not shown.
     """
-    if token is not None and user is not None:
-        raise ConfigError("give a token, or a user name in the URL, but not both")
-    if token is not None:
-        if not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise ConfigError("token= must be printable ASCII without blanks")
-        return f"Bearer {token}"
-    if user is not None:
-        if ":" in user:
-            raise ConfigError("a user name with a ':' cannot be sent over HTTP")
-        return "Basic " + base64.b64encode(f"{user}:{password or ''}".encode()).decode()
-    return None
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ConfigError("token= must be printable ASCII without blanks")
+    return f"Bearer {token}"
+
+
+def basic(user: str | None, password: str) -> str:
+    """The same for a user name and a password (RFC 7617).
+
+    Raises:
+        ConfigError: the user name has a colon.
+    """
+    if user and ":" in user:
+        raise ConfigError("a user name with a ':' cannot be sent over HTTP")
+    return "Basic " + base64.b64encode(f"{user or ''}:{password}".encode()).decode()
 
 
 def retry_after(value: str | None) -> float | None:

@@ -133,9 +133,7 @@ class HttpSender(SenderDriver):
                 frame = self._reader.next_frame()
             except (BadReply, FrameError) as error:
                 self._bad += 1
-                raise self._endpoint.problem(
-                    ConnectError, f"is not a receiver: {error}", retryable=False
-                ) from error
+                raise self._endpoint.problem(ConnectError, f"is not a receiver: {error}", retryable=False) from error
             reply = stream.started or (stream.replies[0] if stream.replies else None)
             if reply is not None and reply.status != 200:
                 if stream.replies:
@@ -148,7 +146,9 @@ class HttpSender(SenderDriver):
                 self._welcome(frame, reply, common)
                 return
             if not alive:
-                raise self._endpoint.problem(ConnectError, "closed the connection")
+                raise self._endpoint.untrusted(stream.error) or self._endpoint.problem(
+                    ConnectError, "closed the connection"
+                )
 
     def _welcome(self, frame: Frame, reply: Reply, common: list[tuple[str, str]]) -> None:
         session = reply.headers.get(SESSION, "")
@@ -228,9 +228,7 @@ class HttpSender(SenderDriver):
             if connection.idle:
                 return connection
         self._posts = [connection for connection in self._posts if not connection.closed]
-        if self._posts and (
-            len(self._posts) >= self._driver.connections or self._link.queued_bytes < _MORE_BYTES
-        ):
+        if self._posts and (len(self._posts) >= self._driver.connections or self._link.queued_bytes < _MORE_BYTES):
             return None
         try:
             connection = self._endpoint.connect(time.monotonic() + self._driver.request_timeout)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import threading
 import time
 from email.utils import formatdate
@@ -15,6 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
+from simlink.channels import tls
 from simlink.channels.http.app import HttpApp
 from simlink.channels.http.guard import Guard, GuardedProtocol
 from simlink.channels.http.settings import Settings
@@ -35,7 +35,6 @@ class Server:
     Args:
         host, port: what to bind; port 0 takes a free one.
         settings: deadlines and limits.
-        context: for https://, or None.
 
     Attributes:
         port: the one that was really bound.
@@ -44,11 +43,13 @@ class Server:
 
     Raises:
         ConnectError: the address is in use, or not of this machine.
+        ConfigError: a certificate's file is not what it should be.
     """
 
-    def __init__(self, host: str, port: int, settings: Settings, context: ssl.SSLContext | None) -> None:
+    def __init__(self, host: str, port: int, settings: Settings) -> None:
         self.settings = settings
-        self.context = context
+        # First of all: what is wrong with a file is said before anything is bound.
+        self._context = None if settings.tls is None else tls.server_context(settings.tls)
         self.users = 0
         self.error: Exception | None = None
         self._socket = _bind(host, port)
@@ -130,10 +131,14 @@ class Server:
             return GuardedProtocol(config, self._state, self.guard)
 
         # TLS has its own deadlines: a handshake that drips, and a peer that does not say goodbye.
-        slow = {} if self.context is None else {"ssl_handshake_timeout": self.settings.header_timeout}
-        quiet = {} if self.context is None else {"ssl_shutdown_timeout": _GRACE}
+        encrypted = self._context is not None
         self._listener = await loop.create_server(
-            protocol, sock=self._socket, ssl=self.context, backlog=1024, **slow, **quiet
+            protocol,
+            sock=self._socket,
+            ssl=self._context,
+            backlog=1024,
+            ssl_handshake_timeout=self.settings.header_timeout if encrypted else None,
+            ssl_shutdown_timeout=_GRACE if encrypted else None,
         )
         self.app.gate.serve()
         self._ready.set()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FRAMES", "ID", "KEY", "PRODUCER", "SESSION", "SETTLED", "Settings"]
+from simlink.channels.tls import Tls
+
+__all__ = ["FRAMES", "KEY", "PRODUCER", "SESSION", "SETTLED", "Settings"]
 
 FRAMES = "application/vnd.simlink.frames"
 """The media type of a body that is frames of wire.proto, each with its head of five bytes."""
@@ -12,8 +14,6 @@ SESSION = "simlink-session"
 """The header that says which stream of settlements a post of frames belongs to."""
 KEY = "simlink-key"
 """The header of a plain request that has the message's key, percent-encoded."""
-ID = "simlink-id"
-"""The header of a plain request that has the message's identity; see `simlink.channels.identity`."""
 SETTLED = "~settled"
 """The last segment of the path at which settlements are streamed."""
 PRODUCER = "producer"
@@ -34,6 +34,7 @@ class Settings:
         max_connections: of one server.
         origins: web pages of these origins may post, besides those of this very host; ``*`` for all.
         authorization: what the header ``Authorization`` must be, or None.
+        tls: of https://.
     """
 
     heartbeat: float = 1.0
@@ -46,6 +47,7 @@ class Settings:
     max_connections: int = 512
     origins: frozenset[str] = frozenset()
     authorization: str | None = None
+    tls: Tls | None = None
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__ if name != "authorization")
