@@ -79,7 +79,7 @@ class HttpApp:
             raise Problem(404, "no-receiver", f"nobody receives anything at {gate.where}")
         headers = header_map(scope["headers"])
         method: str = scope["method"]
-        allowed = _check_origin(settings, scope, headers)
+        allowed = _check_origin(settings, headers)
         if method == "OPTIONS" and allowed is not None:
             await _preflight(send, allowed)
             return
@@ -322,7 +322,7 @@ async def _preflight(send: Send, allowed: str) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _check_origin(settings: Settings, scope: Scope, headers: Mapping[bytes, bytes]) -> str | None:
+def _check_origin(settings: Settings, headers: Mapping[bytes, bytes]) -> str | None:
     """The origin to allow in the reply; None where no web page asks, or one of this host.
 
     A page from anywhere can make a browser post to an address on its user's machine, so pages are refused unless they
