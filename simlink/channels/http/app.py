@@ -20,8 +20,8 @@ from simlink.channels.http.plain import header_map, read_post
 from simlink.channels.http.problem import CONTENT_TYPE, Problem
 from simlink.channels.http.sessions import Session
 from simlink.channels.http.settings import FRAMES, PRODUCER, SESSION, SETTLED, Settings
-from simlink.channels.wire.codec import FrameReader, encode
-from simlink.channels.wire.frames import Code, ErrorFrame, Frame, FrameError, Hello
+from simlink.channels.wire.codec import encode, read_frames
+from simlink.channels.wire.frames import Code, ErrorFrame, FrameError, Hello
 
 __all__ = ["HttpApp", "asgi_app"]
 
@@ -180,7 +180,7 @@ class HttpApp:
             raise Problem(409, "session", "the stream of settlements of this post has ended")
         self.gate.counts["posts"] += 1
         try:
-            frames = _read_frames(body, settings.max_body_bytes)
+            frames = read_frames(body, settings.max_body_bytes)
         except FrameError as error:
             self.gate.counts["garbage"] += 1
             self.gate.end(session, ErrorFrame(error.code, str(error)))
@@ -401,17 +401,3 @@ def _number(text: str) -> int:
     if not 0 <= number < 2**63:
         raise ValueError(f"{number} is not a position")
     return number
-
-
-def _read_frames(body: bytes, limit: int) -> list[Frame]:
-    """Every frame of a body that is nothing but frames.
-
-    Raises:
-        FrameError: it is not.
-    """
-    reader = FrameReader(limit)
-    reader.feed(body)
-    frames = reader.frames()
-    if reader.pending:
-        raise FrameError(f"{reader.pending} bytes behind the last frame")
-    return frames

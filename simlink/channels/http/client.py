@@ -63,6 +63,7 @@ class Connection:
         asked: when the oldest of them was written, by the monotonic clock.
         received: whether any byte of the current reply has come.
         closed: the server has closed, or broken, the connection.
+        ready: there is something to read or write, as far as whoever waits for it knows.
     """
 
     def __init__(self, sock: socket.socket, *, max_body: int = 64 * 1024) -> None:
@@ -75,6 +76,7 @@ class Connection:
         self.asked = 0.0
         self.received = False
         self.closed = False
+        self.ready = False
         self.error: Exception | None = None
         self.out: bytes | memoryview = b""
         self.written = 0

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "Waiter"]
 
+_BOTH = select.POLLIN | select.POLLOUT
+
 
 class Endpoint:
     """The one server of a URL.
@@ -111,22 +113,31 @@ class Waiter:
         self._in.setblocking(False)
 
     def wait(self, connections: Iterable[Connection], timeout: float) -> bool:
-        """Until one of them has, or takes, something; at most ``timeout`` seconds. Whether `wake` was called."""
+        """Until one of them has, or takes, something; at most ``timeout`` seconds. Each that may is marked `ready`;
+        the others need not be looked at. Whether `wake` was called."""
         woken = False
         poll = select.poll()
         poll.register(self._out, select.POLLIN)
+        watched: dict[int, Connection] = {}
         for connection in connections:
+            connection.ready = connection.closed
             if connection.closed:
+                timeout = 0.0
                 continue
             sock = connection.sock
             if isinstance(sock, ssl.SSLSocket) and sock.pending():
-                return False
-            poll.register(sock, select.POLLIN | (select.POLLOUT if connection.out else 0))
+                connection.ready = True
+                timeout = 0.0
+            fd = sock.fileno()
+            watched[fd] = connection
+            poll.register(fd, _BOTH if connection.out else select.POLLIN)
         for fd, _ in poll.poll(max(timeout, 0.0) * 1000):
-            if fd == self._out.fileno():
+            if fd in watched:
+                watched[fd].ready = True
+            else:
+                woken = True
                 with contextlib.suppress(OSError):
                     self._out.recv(4096)
-                woken = True
         return woken
 
     def wake(self) -> None:

@@ -42,8 +42,9 @@ __all__ = ["Gate"]
 
 log = logging.getLogger("simlink")
 
-_QUIET = 0.001
-"""Seconds that settlements may gather before they are told."""
+_QUIET = 0.005
+"""Seconds that settlements may gather before they are told: each telling is a chunk that both sides handle. The first
+after a pause is told at once."""
 _MAX_KEYS = 65_536
 """So many Idempotency-Keys are remembered; the oldest goes first."""
 RETRY_AFTER = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -83,6 +83,35 @@ class Guard:
         return min(0.5, settings.header_timeout / 4, settings.body_timeout / 4)
 
 
+class _Corked:
+    """A transport that writes once where its user writes head and body of a reply: each write is a system call here,
+    and wakes the client there."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self.flush)
+        self._held.append(data)
+
+    def flush(self) -> None:
+        """Write what is held; by the end of this turn of the loop it happens anyway."""
+        if self._held:
+            data = b"".join(self._held) if len(self._held) > 1 else self._held[0]
+            self._held.clear()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection.
 
@@ -106,7 +135,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._tail = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._corked = _Corked(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._corked))
         self.head_since = self.loop.time()
         if not self.guard.enter(self):
             self.head_since = None
@@ -148,6 +178,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
+        self._corked.flush()
         self.guard.prove(self)
         super().on_response_complete()
 

@@ -19,7 +19,7 @@ from simlink.channels.http.endpoint import Endpoint, Waiter
 from simlink.channels.http.requests import head, request_path
 from simlink.channels.http.settings import FRAMES, PRODUCER, SESSION, SETTLED
 from simlink.channels.link.sender import SenderLink
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import FrameReader, encode, read_frames
 from simlink.channels.wire.frames import (
     Accept,
     Bye,
@@ -203,7 +203,7 @@ class HttpSender(SenderDriver):
         if self._stream is None:
             self._raise_lost()
         if not any(connection.idle for connection in self._posts):
-            self._read_posts()
+            self._read()
         self._post()
 
     def _post(self) -> None:
@@ -252,11 +252,11 @@ class HttpSender(SenderDriver):
             if self._closed:
                 return ()
             self._raise_lost()
-            self._read()
             self._post()
-            if timeout > 0 and not self._done and self._stream is not None:
-                self._wait(timeout)
-        self._read()
+        wait = timeout if timeout > 0 and not self._done else 0.0
+        if self._stream is not None:
+            # No longer than until the next heartbeat is due.
+            self._read(min(wait, max(self._posted + self._beat - time.monotonic(), 0.001)))
         if self._stream is not None:
             self._post()
             self._tend()
@@ -265,17 +265,17 @@ class HttpSender(SenderDriver):
             self._raise_lost()
         return done
 
-    def _wait(self, timeout: float) -> None:
-        due = min(timeout, max(self._posted + self._beat - time.monotonic(), 0.001))
-        self._waiter.wait(self._connections(), due)
-
-    def _read(self) -> None:
+    def _read(self, timeout: float = 0.0) -> None:
+        """Take in what has come, waiting for it up to ``timeout`` seconds."""
+        self._waiter.wait(self._connections(), timeout)
         self._read_posts()
-        self._read_stream()
+        stream = self._stream
+        if stream is not None and stream.ready:
+            self._read_stream()
 
     def _read_posts(self) -> None:
         for connection in list(self._posts):
-            if not connection.waiting and not connection.closed:
+            if not connection.ready:
                 continue
             connection.flush()
             try:
@@ -307,9 +307,7 @@ class HttpSender(SenderDriver):
             if self._stream is not None:
                 self._lost(self._refused_post(reply))
             return
-        reader = FrameReader(self._driver.settings.max_body_bytes)
-        reader.feed(reply.body)
-        for frame in reader.frames():
+        for frame in read_frames(bytes(reply.body), self._driver.settings.max_body_bytes):
             self._take(frame)
 
     def _refused_post(self, reply: Reply) -> ConnectError:
@@ -393,22 +391,21 @@ class HttpSender(SenderDriver):
     def _finish(self, deadline: float) -> None:
         """Send the rest, say goodbye, and listen for the last settlements until the stream ends."""
         link = self._link
+        left = 0.0
         while self._stream is not None:
-            self._read()
+            self._read(min(left, 0.1))
             if self._stream is not None:
                 self._post()
             left = deadline - time.monotonic()
             if left <= 0 or not (link.sendable() or any(c.waiting for c in self._posts)):
                 break
-            self._waiter.wait(self._connections(), min(left, 0.1))
         connection = None if self._stream is None else self._idle_connection()
         if connection is None:
             return
         self._send(connection, encode(Bye()))
         until = min(deadline, time.monotonic() + _LAST_WORDS)
         while self._stream is not None and (left := until - time.monotonic()) > 0:
-            self._waiter.wait(self._connections(), left)
-            self._read()
+            self._read(left)
 
     @property
     def native(self) -> Any:

@@ -29,7 +29,7 @@ from simlink.channels.wire.frames import (
     Welcome,
 )
 
-__all__ = ["MAX_FRAME_BYTES", "VERSION", "FrameReader", "decode", "encode"]
+__all__ = ["MAX_FRAME_BYTES", "VERSION", "FrameReader", "decode", "encode", "read_frames"]
 
 VERSION = 1
 MAX_FRAME_BYTES = 8 * 1024 * 1024
@@ -305,6 +305,46 @@ _READERS: dict[str, Callable[[pb.Frame], Frame]] = {
 }
 
 
+def read_frames(data: bytes, max_frame_bytes: int = MAX_FRAME_BYTES) -> list[Frame]:
+    """The frames of bytes that are nothing but whole frames.
+
+    Raises:
+        FrameError: they are not, or one is oversized or of another version.
+    """
+    out: list[Frame] = []
+    at = 0
+    while at < len(data):
+        if len(data) - at < HEAD.size:
+            raise FrameError(f"{len(data) - at} bytes behind the last frame")
+        stop = at + _frame_size(*HEAD.unpack_from(data, at), max_frame_bytes)
+        if stop > len(data):
+            raise FrameError(f"the last frame lacks {stop - len(data)} bytes")
+        frame = decode(data[at + HEAD.size : stop])
+        if frame is not None:
+            out.append(frame)
+        at = stop
+    return out
+
+
+def _frame_size(length: int, version: int, limit: int) -> int:
+    """All the bytes of a frame with this head.
+
+    Raises:
+        FrameError: no such frame is read here.
+    """
+    if version != VERSION:
+        raise FrameError(
+            f"a frame of version {version}, and version {VERSION} is what is read here"
+            + ("" if version < 32 else " (or the peer does not speak simlink at all)"),
+            Code.VERSION,
+        )
+    if length > limit:
+        raise FrameError(f"a frame of {length} bytes, and at most {limit} are allowed here", Code.TOO_LARGE)
+    if length < 1:
+        raise FrameError("a frame without a version")
+    return 4 + length
+
+
 class FrameReader:
     """Cuts a byte stream into frames, whatever the pieces it arrives in.
 
@@ -376,19 +416,7 @@ class FrameReader:
                 self._shrink()
                 return None
             length, version = HEAD.unpack_from(self._buffer, self._start)
-            if version != VERSION:
-                raise FrameError(
-                    f"a frame of version {version}, and version {VERSION} is what is read here"
-                    + ("" if version < 32 else " (or the peer does not speak simlink at all)"),
-                    Code.VERSION,
-                )
-            if length > self.max_frame_bytes:
-                raise FrameError(
-                    f"a frame of {length} bytes, and at most {self.max_frame_bytes} are allowed here", Code.TOO_LARGE
-                )
-            if length < 1:
-                raise FrameError("a frame without a version")
-            stop = self._start + 4 + length
+            stop = self._start + _frame_size(length, version, self.max_frame_bytes)
             if stop > self._end:
                 self._shrink()
                 return None
