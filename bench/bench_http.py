@@ -298,10 +298,8 @@ def main() -> None:
     parser.add_argument("--receive", choices=RECEIVERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.receive:
-        import uvicorn.protocols.http.httptools_impl
-
         import simlink.channels.http.server
-        import simlink.channels.receiver  # noqa: F401 – loaded before the clock, on both sides alike
+        import simlink.channels.receiver  # noqa: F401 – both sides load uvicorn before their clocks start
 
         before = time.process_time()
         assert RECEIVERS[args.receive](args.rows) >= args.rows

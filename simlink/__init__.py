@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from simlink.channels.channel import topic as topic
     from simlink.channels.driver import Capabilities as Capabilities
     from simlink.channels.driver import Driver as Driver
+    from simlink.channels.http.app import asgi_app as asgi_app
     from simlink.channels.receipt import Receipt as Receipt
     from simlink.channels.receiver import Receiver as Receiver
     from simlink.errors import AlreadySettled as AlreadySettled
@@ -83,6 +84,7 @@ _HOMES = {
     "topic": "channels.channel",
     "Capabilities": "channels.driver",
     "Driver": "channels.driver",
+    "asgi_app": "channels.http.app",
     "Receipt": "channels.receipt",
     "Receiver": "channels.receiver",
     "AlreadySettled": "errors",

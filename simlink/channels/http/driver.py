@@ -212,6 +212,10 @@ class HttpDriver(Driver):
         encryption = self._tls if self.app is None else None
         return replace(self.settings, authorization=self.authorization(), tls=encryption)
 
+    @property
+    def secure(self) -> bool:
+        return self._tls is not None
+
     def client_context(self) -> ssl.SSLContext | None:
         """Made for each new connection, so that renewed files are read."""
         return None if self._tls is None else tls.client_context(self._tls)

@@ -37,6 +37,9 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.counts: Counter[str] = Counter(opened=0, evicted=0, turned_away=0, cut=0)
+        self.wants_certificate = settings.tls is not None and settings.tls.ca is not None
+        """A client must show a certificate. Which ones are good is TLS' to say; that there is one is said here, because
+        asyncio closes a handshake that has failed without telling the client why."""
         self._connections: set[GuardedProtocol] = set()
         self._unproven: OrderedDict[GuardedProtocol, None] = OrderedDict()
 
@@ -137,6 +140,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._corked = _Corked(transport, self.loop)
         super().connection_made(cast("asyncio.Transport", self._corked))
+        if self.guard.wants_certificate and not transport.get_extra_info("peercert"):
+            self.app = _no_certificate
         self.head_since = self.loop.time()
         if not self.guard.enter(self):
             self.head_since = None
@@ -207,6 +212,17 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write("\r\n".join(lines).encode() + body)
             self.transport.close()
+
+
+async def _no_certificate(_scope: Any, _receive: Any, send: Any) -> None:
+    body = Problem(403, "certificate", "a client certificate is needed here; give one with cert= and key=").body()
+    headers = [
+        (b"content-type", CONTENT_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _phrase(status: int) -> str:

@@ -56,7 +56,8 @@ def read_problem(content_type: str, body: bytes) -> str:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             found = None
         if isinstance(found, dict):
-            text = next((str(found[name]) for name in ("detail", "title", "message", "error") if found.get(name)), "")
+            said = (str(found.get(name) or "").strip() for name in ("detail", "title", "message", "error"))
+            text = next(filter(None, said), "")
     elif content_type.startswith("text/plain"):
         text = body.decode("utf-8", "replace")
     return " ".join(text.split())[:300]

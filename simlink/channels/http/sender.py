@@ -146,8 +146,9 @@ class HttpSender(SenderDriver):
                 self._welcome(frame, reply, common)
                 return
             if not alive:
+                hint = " after TLS was agreed; it may not trust our certificate" if self._driver.secure else ""
                 raise self._endpoint.untrusted(stream.error) or self._endpoint.problem(
-                    ConnectError, "closed the connection"
+                    ConnectError, f"closed the connection{hint}"
                 )
 
     def _welcome(self, frame: Frame, reply: Reply, common: list[tuple[str, str]]) -> None:

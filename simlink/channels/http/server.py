@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 from email.utils import formatdate
@@ -50,6 +51,10 @@ class Server:
         self.settings = settings
         # First of all: what is wrong with a file is said before anything is bound.
         self._context = None if settings.tls is None else tls.server_context(settings.tls)
+        self.guard = Guard(settings)
+        if self._context is not None and self.guard.wants_certificate:
+            # One that is shown must still be good. That none is shown is told in words; see Guard.
+            self._context.verify_mode = ssl.CERT_OPTIONAL
         self.users = 0
         self.error: Exception | None = None
         self._socket = _bind(host, port)
@@ -57,7 +62,6 @@ class Server:
         self.address = shown(host, self.port)
         self.app = HttpApp(self.address)
         self.app.gate.adopt(settings)
-        self.guard = Guard(settings)
         self._state = ServerState()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
