@@ -91,6 +91,9 @@ class RestSender(SenderDriver):
     def _lost(self, error: ConnectError) -> None:
         """Nobody can be reached: what was not written comes back."""
         self._error = error
+        self._give_back()
+
+    def _give_back(self) -> None:
         for waiting in self._queue:
             first, stop = waiting.position + waiting.row, waiting.position + len(waiting.batch)
             self._report(OutcomeKind.RETURNED, first, stop)
@@ -277,6 +280,8 @@ class RestSender(SenderDriver):
         if status == 429 or (status == 503 and "retry-after" in reply.headers):
             self._endpoint.hold_off(reply, _PAUSE)
             self._report(OutcomeKind.RETURNED, position, position + 1)
+            # With what waits behind it: the layer above sends it all again in its order.
+            self._give_back()
             return
         said = read_problem(reply.content_type, bytes(reply.body))
         where = reply.headers.get("location")
