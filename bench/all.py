@@ -92,6 +92,25 @@ def tcp(quick: bool) -> Iterator[Row]:
     )
 
 
+def http(quick: bool) -> Iterator[Row]:
+    short = ["--rows", "50000", "--requests", "1000", "--repeats", "2", "--rounds", "300"]
+    found = ask("http", *(short if quick else []))
+    batches, single, waits = found["batches"], found["single"], found["p50_us"]
+    by_hand = "urllib3 by hand"
+    ours = batches["channel, blocks to batches()"]
+    yield at_least("http, send_many → batches()", ours, 0.5e6, f"{by_hand}: {million(batches[by_hand])}")
+    yield share("http, one record a request", single["channel, rest=True"], by_hand, single[by_hand], 0.8)
+    ours, raw = waits["channel, send"], waits["http.client by hand"]
+    yield Row(
+        "http, one waiting send, p50",
+        f"{ours:.0f} µs",
+        f"http.client by hand: {raw:.0f} µs",
+        f"{ours / raw:.2f}×",
+        "≤ 2×",
+        ours <= 2 * raw,
+    )
+
+
 def kafka(quick: bool) -> Iterator[Row]:
     found = ask("kafka", *(["--count", "30000", "--repeat", "3"] if quick else []))
     for client, ways in found.items():
@@ -179,7 +198,7 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     rows: list[Row] = []
-    for question in (generated, memory, tcp, kafka, pace, starting, soak):
+    for question in (generated, memory, tcp, http, kafka, pace, starting, soak):
         rows += question(options.quick)
     text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)

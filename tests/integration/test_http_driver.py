@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -522,6 +523,16 @@ def test_curl_sends_one_value_an_array_and_lines():
         assert curl(url, "-d", "a=1")[0] == 415
         assert curl(url, "--json", "{")[0] == 400
         assert curl(url + "x", "--json", "1")[1]["type"] == "urn:simlink:problem:no-receiver"
+
+
+def test_the_commands_of_the_page_work():
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "http.md").read_text(encoding="utf-8")
+    commands = page.partition("```console\n")[2].partition("```")[0]
+    with queue(f"http://{LOCAL}:0/orders") as channel, channel.receiver() as rx:
+        port = parse_url(rx.url).hosts[0].port
+        script = commands.replace("127.0.0.1:8000", f"{LOCAL}:{port}").replace("curl ", "curl -sS --fail-with-body ")
+        subprocess.run(["sh", "-ec", script], check=True, capture_output=True, timeout=60)
+        assert [v["id"] for v in rx.take(6)] == [2, 3, 4, 5, 6, 7]
 
 
 def test_a_key_and_headers_of_a_plain_client_arrive():

@@ -316,7 +316,8 @@ def read_frames(data: bytes, max_frame_bytes: int = MAX_FRAME_BYTES) -> list[Fra
     while at < len(data):
         if len(data) - at < HEAD.size:
             raise FrameError(f"{len(data) - at} bytes behind the last frame")
-        stop = at + _frame_size(*HEAD.unpack_from(data, at), max_frame_bytes)
+        length, version = HEAD.unpack_from(data, at)
+        stop = at + _frame_size(length, version, max_frame_bytes)
         if stop > len(data):
             raise FrameError(f"the last frame lacks {stop - len(data)} bytes")
         frame = decode(data[at + HEAD.size : stop])
