@@ -578,6 +578,27 @@ def test_limits_are_problems():
             until(lambda: ask(port, "POST", "/orders", "[4]", JSON)[0] == 202, "room")
 
 
+@pytest.mark.parametrize("more", [[], ["-H", "transfer-encoding: chunked"], ["-H", "expect:"]], ids=str)
+def test_a_client_that_sends_far_too_much_is_told(more):
+    with queue(f"http://{LOCAL}:0/orders", max_body_bytes=100_000) as channel, channel.receiver() as rx:
+        kind = ["-H", "content-type: text/plain", *more]
+        status, said = curl(rx.url, *kind, "--data-binary", "@-", stdin=b"x" * 20_000_000)
+        assert (status, said["limit"]) == (413, 100_000)
+
+
+def test_large_bodies_that_are_announced_and_dripped_keep_nobody_out():
+    d = driver()
+    with receiving(d) as rx, contextlib.ExitStack() as open_:
+        for _ in range(40):
+            sock = open_.enter_context(socket.create_connection((LOCAL, d.bound_port)))
+            sock.sendall(
+                b"POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 8000000\r\n\r\nx"
+            )
+        with queue(f"http://{LOCAL}:{d.bound_port}/orders") as channel:
+            channel.send_many(["x" * 1_000] * 1_000)
+            assert len(take(rx, 1_000)) == 1_000
+
+
 @contextlib.contextmanager
 def http_raw(port, data):
     """What the server says to these bytes until it closes."""

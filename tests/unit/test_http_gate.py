@@ -97,6 +97,17 @@ def test_what_comes_early_is_bounded_by_the_credit():
     assert (session.ended, made.sessions) == (True, {})
 
 
+def test_what_comes_early_is_bounded_in_bytes():
+    made, _ = gate(nbytes=1_000)
+    made.settings = Settings(max_body_bytes=1_024)
+    session = made.hello("orders", Hello(SENDER, "orders", Mode.QUEUE))
+    for position in (10, 20):
+        made.take(session, [BatchFrame(position, Batch([b"x" * 1_000]))])
+    assert (len(session.early), session.early.nbytes) == (2, 2_000)
+    with pytest.raises(FrameError, match="exceeds the credit in bytes"):
+        made.take(session, [BatchFrame(30, Batch([b"x"]))])
+
+
 def test_a_new_stream_of_the_same_sender_ends_the_old_one():
     made, _ = gate()
     old = made.hello("orders", Hello(SENDER, "orders", Mode.QUEUE))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simlink.channels.driver import Mode
 from simlink.channels.wire import wire_pb2 as pb
-from simlink.channels.wire.codec import HEAD, VERSION, FrameReader, decode, encode
+from simlink.channels.wire.codec import HEAD, VERSION, FrameReader, decode, encode, read_frames
 from simlink.channels.wire.columns import MAX_SEQUENCE
 from simlink.channels.wire.frames import (
     Accept,
@@ -205,6 +205,19 @@ def test_any_cut_of_the_stream_gives_the_same_frames(sent, data):
         got += reader.frames()
     assert [plain(f) for f in got] == [plain(f) for f in sent]
     assert reader.pending == 0
+
+
+@given(st.lists(frames, max_size=5), st.data())
+def test_a_body_of_frames_is_read_as_the_stream_is_and_whole_ones_only(sent, data):
+    stream = b"".join(encode(frame) for frame in sent)
+    reader = FrameReader()
+    reader.feed(stream)
+    assert [encode(f) for f in read_frames(stream)] == [encode(f) for f in reader.frames()]
+    if stream:
+        ends = {len(b"".join(encode(f) for f in sent[:n])) for n in range(len(sent) + 1)}
+        cut = data.draw(st.integers(0, len(stream)).filter(lambda n: n not in ends))
+        with pytest.raises(FrameError):
+            read_frames(stream[:cut])
 
 
 def test_a_frame_larger_than_every_buffer_is_read():

@@ -31,6 +31,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MAX_READING = 64 * 1024 * 1024
 """Bytes of bodies that are being read at one time, of all requests together."""
+_SMALL = 64 * 1024
+"""A body up to here is read even if others bring too much: it cannot hurt, and somebody waits for it."""
+_MAX_DISCARDED = 64 * 1024 * 1024
+_DISCARDING = 2.0
+"""So many bytes, and seconds, of a body that is too large are thrown away before that is said: a client that is still
+sending when the connection is closed may lose the answer."""
 _LINGER = 1.0
 """Seconds that the reader of an ended stream has to read the rest of it."""
 _STATUS = {Code.NO_RECEIVER: 404, Code.MODE: 409, Code.TOO_LARGE: 413, Code.VERSION: 400}
@@ -101,53 +107,46 @@ class HttpApp:
                 f"a body packed by {kind.decode('latin-1')!r} is not taken; send it as it is",
                 headers=(("accept-encoding", "identity"),),
             )
-        declared = _declared(headers, settings)
+        if not _fits(headers, settings):
+            if b"expect" not in headers:  # who expects to be told first is not sending yet
+                await _discard(receive)
+            raise _too_large(settings)
         if headers.get(b"content-type", b"").partition(b";")[0].strip() == FRAMES.encode():
-            await self._frames(name, headers, declared, settings, receive, send)
+            await self._frames(name, headers, settings, receive, send)
         else:
-            await self._plain(name, headers, declared, settings, receive, send, allowed)
+            await self._plain(name, headers, settings, receive, send, allowed)
 
     # --- posts --------------------------------------------------------------------------------------------------
 
-    async def _body(self, receive: Receive, declared: int, settings: Settings, session: Session | None) -> bytes:
+    async def _body(self, receive: Receive, settings: Settings, session: Session | None) -> bytes:
         """The whole body of a request, within its bounds.
 
         Raises:
             Problem: too large, too slow, or more than all requests together may bring at a time.
         """
-        if self._reading + declared > _MAX_READING:
-            raise _busy("too many bodies are being read")
-        size = declared
-        self._reading += size
+        size = 0
+        chunks: list[bytes] = []
         try:
             async with asyncio.timeout(settings.body_timeout):
-                message = await receive()
-                if message["type"] == "http.request" and not message.get("more_body"):
-                    body: bytes = message.get("body", b"")
-                    if len(body) > settings.max_body_bytes:
-                        raise _too_large(settings)
-                    return body
-                chunks: list[bytes] = []
-                total = 0
                 while True:
+                    message = await receive()
                     if message["type"] == "http.disconnect":
                         raise _Gone
-                    chunk = message.get("body", b"")
-                    total += len(chunk)
+                    chunk: bytes = message.get("body", b"")
+                    # What really came is counted, and not what was announced: announcing costs a client nothing.
+                    size += len(chunk)
+                    self._reading += len(chunk)
+                    if size > settings.max_body_bytes:
+                        chunks.clear()
+                        await _discard(receive)
+                        raise _too_large(settings)
+                    if self._reading > _MAX_READING and size > _SMALL:
+                        raise _busy("too many large bodies are being read")
                     if session is not None:
                         session.destination.heard(session.link)
-                    if total > settings.max_body_bytes:
-                        raise _too_large(settings)
-                    if total > size:
-                        # Sent in chunks, of a length that nobody said beforehand.
-                        self._reading += total - size
-                        size = total
-                        if self._reading > _MAX_READING:
-                            raise _busy("too many bodies are being read")
-                    chunks.append(chunk)
                     if not message.get("more_body"):
-                        return b"".join(chunks)
-                    message = await receive()
+                        return b"".join([*chunks, chunk]) if chunks else chunk
+                    chunks.append(chunk)
         except TimeoutError:
             self.gate.counts["timed_out"] += 1
             raise Problem(
@@ -163,7 +162,6 @@ class HttpApp:
         self,
         name: str,
         headers: Mapping[bytes, bytes],
-        declared: int,
         settings: Settings,
         receive: Receive,
         send: Send,
@@ -173,7 +171,7 @@ class HttpApp:
         if session is None or session.name != name:
             raise Problem(409, "session", f"the stream of settlements of this post has ended, or never was ({SESSION})")
         try:
-            body = await self._body(receive, declared, settings, session)
+            body = await self._body(receive, settings, session)
         except _Gone:
             return
         if session.ended:
@@ -196,7 +194,6 @@ class HttpApp:
         self,
         name: str,
         headers: Mapping[bytes, bytes],
-        declared: int,
         settings: Settings,
         receive: Receive,
         send: Send,
@@ -206,7 +203,7 @@ class HttpApp:
         if gate.mode(name) is None:
             raise Problem(404, "no-receiver", f"nobody receives {name!r} at {gate.where}")
         try:
-            body = await self._body(receive, declared, settings, None)
+            body = await self._body(receive, settings, None)
         except _Gone:
             return
         scope = name.encode() + b"\0" + headers.get(b"authorization", b"")
@@ -294,6 +291,17 @@ async def _until_gone(receive: Receive, woken: asyncio.Event) -> None:
     woken.set()
 
 
+async def _discard(receive: Receive) -> None:
+    left = _MAX_DISCARDED
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARDING):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         kind = (await receive())["type"]
@@ -367,18 +375,12 @@ def _route(scope: Scope) -> tuple[str, bool]:
     return path.strip("/"), False
 
 
-def _declared(headers: Mapping[bytes, bytes], settings: Settings) -> int:
-    """The length that the request says to have; 0 where it says none.
-
-    Raises:
-        Problem: it is above the bound, so that not a byte of it need be read.
-    """
+def _fits(headers: Mapping[bytes, bytes], settings: Settings) -> bool:
+    """Whether the length that a request announces, if it does, is within the bound."""
     value = headers.get(b"content-length", b"0")
     if not value.isdigit():
         raise Problem(400, "header", "Content-Length is a number")
-    if len(value) > 18 or int(value) > settings.max_body_bytes:
-        raise _too_large(settings)
-    return int(value)
+    return len(value) <= 18 and int(value) <= settings.max_body_bytes
 
 
 def _too_large(settings: Settings) -> Problem:

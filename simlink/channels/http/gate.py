@@ -311,7 +311,8 @@ class Gate:
             position = frame.position if isinstance(frame, BatchFrame) else frame.first
             if position > link.expected:
                 if isinstance(frame, BatchFrame):
-                    session.check_early(frame)
+                    assert self.settings is not None
+                    session.check_early(frame, self.settings.max_body_bytes)
                 session.early.add(position, frame)
                 return
             self._in_turn(session, frame)

@@ -232,7 +232,7 @@ class HttpSender(SenderDriver):
         if self._posts and (len(self._posts) >= self._driver.connections or self._link.queued_bytes < _MORE_BYTES):
             return None
         try:
-            connection = self._endpoint.connect(time.monotonic() + self._driver.request_timeout)
+            connection = self._endpoint.connect(time.monotonic() + self._driver.settings.dead)
         except ConnectError as error:
             self._lost(error, error)
             return None

@@ -34,6 +34,8 @@ class Early:
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, BatchFrame | Void]] = []
         self._count = 0
+        self.nbytes = 0
+        """Of bodies and keys of those that wait."""
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -47,12 +49,15 @@ class Early:
         if len(self._heap) >= _MAX_EARLY:
             raise FrameError(f"{_MAX_EARLY} frames came before their turn")
         self._count += 1
+        self.nbytes += frame.batch.nbytes if isinstance(frame, BatchFrame) else 0
         heapq.heappush(self._heap, (position, self._count, frame))
 
     def due(self, link: ReceiverLink) -> Iterator[BatchFrame | Void]:
         """Those whose turn it is, one after the other; the link moves on between them."""
         while self._heap and self._heap[0][0] <= link.expected:
-            yield heapq.heappop(self._heap)[2]
+            frame = heapq.heappop(self._heap)[2]
+            self.nbytes -= frame.batch.nbytes if isinstance(frame, BatchFrame) else 0
+            yield frame
 
 
 class Session:
@@ -87,13 +92,17 @@ class Session:
         self.wake()
         return len(self.out) <= _MAX_OUT
 
-    def check_early(self, frame: BatchFrame) -> None:
-        """What waits for its turn must be within the credit, like what does not.
+    def check_early(self, frame: BatchFrame, slack: int) -> None:
+        """What waits for its turn must be within the credit, like what does not; in bytes the last message of those
+        that were sent may exceed it, wherever it stands among those that came: by ``slack`` at most.
 
         Raises:
             FrameError: it is not.
         """
-        if frame.position + len(frame.batch.bodies) > self.link.credit:
+        link = self.link
+        if link.received_bytes + self.early.nbytes > link.credit_bytes + slack:
+            raise FrameError(f"position {frame.position} exceeds the credit in bytes")
+        if frame.position + len(frame.batch.bodies) > link.credit:
             raise FrameError(f"position {frame.position} exceeds the credit")
 
     def end(self) -> None:
