@@ -378,7 +378,7 @@ def test_a_post_cut_at_any_place_loses_and_repeats_nothing():
     with queue(f"http://{LOCAL}:0/orders") as here, here.receiver() as rx:
         proxy = Proxy(parse_url(rx.url).hosts[0].port, [777, 3_000, 5_555, 8_001])
         try:
-            with queue(f"http://{LOCAL}:{proxy.port}/orders") as there:
+            with queue(f"http://{LOCAL}:{proxy.port}/orders", connections=1) as there:
                 for start in range(0, len(sent), 250):
                     there.send_many(sent[start : start + 250])
                 assert rx.take(len(sent), timeout=PATIENCE) == sent

@@ -7,7 +7,7 @@ from email.utils import formatdate
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simlink.channels.http.client import BadReply, Connection
@@ -55,6 +55,7 @@ def reply(status, body, chunks):
 places = st.lists(st.integers(0, 10_000), max_size=6)
 
 
+@settings(deadline=None)
 @given(status=st.sampled_from([200, 202, 404, 500]), body=st.binary(max_size=300), chunks=st.none() | places, at=places)
 def test_a_reply_is_the_same_in_any_pieces(status, body, chunks, at):
     with connected() as (connection, there):
@@ -67,6 +68,7 @@ def test_a_reply_is_the_same_in_any_pieces(status, body, chunks, at):
             assert connection.idle
 
 
+@settings(deadline=None)
 @given(body=st.binary(max_size=300), at=places)
 def test_a_body_may_last_until_the_connection_ends(body, at):
     with connected() as (connection, there):
@@ -78,6 +80,7 @@ def test_a_body_may_last_until_the_connection_ends(body, at):
         assert [(bytes(r.body), r.keep) for r in connection.replies] == [(body, False)]
 
 
+@settings(deadline=None)
 @given(data=st.binary(min_size=1, max_size=200), at=places)
 def test_whatever_a_server_says_is_a_reply_or_a_bad_one(data, at):
     with connected() as (connection, there):
@@ -125,6 +128,7 @@ def test_a_request_that_does_not_fit_goes_out_in_parts():
         assert got == data
 
 
+@settings(deadline=None)
 @given(name=st.text(max_size=8), value=st.text(max_size=20))
 def test_no_header_splits_a_request(name, value):
     try:
@@ -159,6 +163,7 @@ def test_credentials():
         basic("a:b", "")
 
 
+@settings(deadline=None)
 @given(text=st.none() | st.text(max_size=40))
 def test_whatever_retry_after_says_it_is_seconds_or_nothing(text):
     seconds = retry_after(text)

@@ -1,7 +1,7 @@
 """The gate without a network: posts in any order, and plain clients beside links."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simlink.channels.driver import Mode, Settlement
@@ -51,6 +51,7 @@ def read(reader, count=10_000):
     return [body for incoming in reader.receive(count, 0.0) for body in incoming.batch.bodies]
 
 
+@settings(deadline=None)
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=12), data=st.data())
 def test_posts_that_overtake_one_another_are_taken_in_order(sizes, data):
     made, reader = gate()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simlink.channels.http.plain import header_map, read_post
@@ -29,6 +29,7 @@ def problem(headers, body):
     return caught.value
 
 
+@settings(deadline=None)
 @given(rows=st.lists(values, max_size=6), spaces=st.sampled_from(["", " ", "\n\t "]))
 def test_an_array_is_its_elements_byte_by_byte(rows, spaces):
     cells = [json.dumps(row) for row in rows]
@@ -36,18 +37,21 @@ def test_an_array_is_its_elements_byte_by_byte(rows, spaces):
     assert bodies(JSON, body) == [cell.encode() for cell in cells]
 
 
+@settings(deadline=None)
 @given(rows=st.lists(values, max_size=6), end=st.sampled_from(["\n", "\r\n", "\n\n"]))
 def test_lines_are_messages_and_empty_lines_are_nothing(rows, end):
     cells = [json.dumps(row, ensure_ascii=False) for row in rows]
     assert bodies(LINES, end.join([*cells, ""]).encode()) == [cell.encode() for cell in cells]
 
 
+@settings(deadline=None)
 @given(value=values.filter(lambda v: not isinstance(v, list)))
 def test_a_single_value_is_one_message_as_it_is(value):
     body = b" " + json.dumps(value).encode() + b"\n"
     assert bodies(JSON, body) == [body]
 
 
+@settings(deadline=None)
 @given(body=st.binary(max_size=60), kind=st.sampled_from([JSON, LINES, {b"content-type": b"application/vnd.x+json"}]))
 def test_whatever_comes_is_taken_or_refused_by_name(body, kind):
     refused = None
@@ -133,6 +137,7 @@ def test_repeated_headers_are_joined_or_refused():
         header_map([(b"content-length", b"1"), (b"content-length", b"2")])
 
 
+@settings(deadline=None)
 @given(detail=st.text())
 def test_a_problem_is_json_and_can_be_read_back(detail):
     body = Problem(409, "x", detail).body()
@@ -140,6 +145,7 @@ def test_a_problem_is_json_and_can_be_read_back(detail):
     assert read_problem("application/problem+json", body) == (" ".join(detail.split())[:300] or "Conflict")
 
 
+@settings(deadline=None)
 @given(body=st.binary(max_size=40))
 def test_whatever_a_server_says_is_one_line(body):
     for kind in ("application/json", "text/plain", "text/html"):

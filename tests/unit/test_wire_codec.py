@@ -7,7 +7,7 @@ from dataclasses import asdict, is_dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simlink.channels.driver import Mode
@@ -207,6 +207,7 @@ def test_any_cut_of_the_stream_gives_the_same_frames(sent, data):
     assert reader.pending == 0
 
 
+@settings(deadline=None)
 @given(st.lists(frames, max_size=5), st.data())
 def test_a_body_of_frames_is_read_as_the_stream_is_and_whole_ones_only(sent, data):
     stream = b"".join(encode(frame) for frame in sent)

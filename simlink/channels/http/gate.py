@@ -337,8 +337,13 @@ class Gate:
     def tell(self, destination: Destination, here: Session | None = None, replies: list[Frame] | None = None) -> None:
         """Tell every sender of a destination what is new. What ``here`` has accepted goes into its ``replies``: the
         post that brought it waits for the answer. All else goes through the streams, each of which has the whole
-        story of what was settled, in order; a settlement that overtakes an acceptance implies it."""
-        destination.pump()
+        story of what was settled, in order; a settlement that overtakes an acceptance implies it. While somebody waits
+        for an answer, settlements gather until they are due."""
+        now = time.monotonic()
+        due = here is None or now - self._pumped >= _QUIET
+        destination.pump(settlements=due)
+        if due and here is not None:
+            self._pumped = now
         for session in list(self.sessions.values()):
             if session.destination is destination and not session.ended:
                 for frame in session.link.news():
