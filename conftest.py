@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+# A property holds or it does not; how long an example takes says how busy the machine is.
+settings.register_profile("simlink", deadline=None)
+settings.load_profile("simlink")
 
 # Blocks of one page share a namespace, so that a page reads as one session. ```python no-run``` is shown only.
 pytest_collect_file = Sybil(
