@@ -1,5 +1,7 @@
 """Redis keeps every promise, over a real server."""
 
+from typing import ClassVar
+
 import pytest
 
 from simlink.channels.driver import Mode
@@ -23,7 +25,17 @@ class RedisHarness(conformance.Harness):
 class StreamsHarness(RedisHarness):
     """Keys spread over several streams, each leased to one receiver."""
 
-    options = {"streams": 4}
+    options: ClassVar = {"streams": 4}
+
+
+class PubSubHarness(RedisHarness):
+    """What Pub/Sub can promise: topics, at most once."""
+
+    options: ClassVar = {"delivery": "at-most-once"}
+    modes = frozenset({Mode.TOPIC})
+
+    def url(self):
+        return f"redis+pubsub://{self.base}/{self.fresh_name()}"
 
 
 def run(case, harness, broker):
@@ -40,3 +52,8 @@ def test_conformance(case, redis_broker):
 @pytest.mark.parametrize("case", conformance.cases(StreamsHarness, broker=True), ids=str)
 def test_conformance_of_several_streams(case, redis_broker):
     run(case, StreamsHarness(), redis_broker)
+
+
+@pytest.mark.parametrize("case", conformance.cases(PubSubHarness), ids=str)
+def test_conformance_of_pubsub(case, redis_broker):
+    run(case, PubSubHarness(), redis_broker)

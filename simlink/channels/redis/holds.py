@@ -26,19 +26,23 @@ __all__ = ["ClaimLease", "Hold", "Piece"]
 class ClaimLease(Lease):
     """A hold that ends by itself: ``life`` seconds after it was last renewed somebody else may have claimed it.
 
-    Whoever hands out from a buffer, or settles, asks ``valid`` first; once over it stays over. ``life`` None never ends.
+    Whoever hands out from a buffer, or settles, asks ``valid`` first; once over it stays over. None as ``life``
+    never ends.
     """
 
     __slots__ = ("_clock", "_held", "life", "renewed")
 
-    def __init__(self, name: str, life: float | None, renewed: float, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, name: str, life: float | None, renewed: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._held = True
         self._clock = clock
         self.life = life
         self.renewed = renewed
         super().__init__(name)
 
     @property
-    def valid(self) -> bool:  # type: ignore[override]  # a slot in the base, computed here
+    def valid(self) -> bool:  # a slot in the base, computed here
         if self._held and self.life is not None and self._clock() - self.renewed > self.life:
             self._held = False
         return self._held
@@ -115,7 +119,7 @@ class Hold:
         "lease",
     )
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: ClaimLease) -> None:
         self.lease = lease
         self.in_hand = 0
         self.in_hand_bytes = 0

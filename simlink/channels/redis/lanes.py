@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from simlink.channels.driver import Incoming, Lease, Settlement
+from simlink.channels.driver import Incoming, Settlement
 from simlink.channels.redis.entries import read_entries
 from simlink.channels.redis.holds import ClaimLease, Hold
 from simlink.message import Verdict
@@ -35,31 +35,32 @@ class Lane:
         self.gaps = 0
 
     @property
-    def lease(self) -> Lease:
+    def lease(self) -> ClaimLease:
         return self.hold.lease
 
     @property
     def sound(self) -> bool:
-        """Whether what is held is certainly still ours."""
-        return self.hold.lease.valid
+        """Whether what is held is certainly still ours. Nothing held is nothing lost."""
+        return self.hold.lease.valid or not self.hold.count
 
     def renewed(self, when: float) -> None:
         """Everything held was ours at ``when``."""
-        lease = self.hold.lease
-        assert isinstance(lease, ClaimLease)
-        lease.renewed = max(lease.renewed, when)
+        if not self.hold.lease.valid and not self.hold.count:
+            self._anew()
+        self.hold.lease.renewed = max(self.hold.lease.renewed, when)
 
     @property
     def renewed_at(self) -> float:
-        lease = self.hold.lease
-        assert isinstance(lease, ClaimLease)
-        return lease.renewed
+        return self.hold.lease.renewed
 
     def let_go(self) -> None:
         """What is held is somebody else's from here on; so are the verdicts over it."""
         self.hold.lease.valid = False
-        self.hold = Hold(ClaimLease(self.hold.lease.name, self.life, time.monotonic()))
+        self._anew()
         self.settled, self.sent = [], []
+
+    def _anew(self) -> None:
+        self.hold = Hold(ClaimLease(self.hold.lease.name, self.life, time.monotonic()))
 
     # --- entries in ---------------------------------------------------------------------------------------------
 
@@ -106,7 +107,7 @@ class Lane:
         owned = {entry[0] for entry in entries}
         settled = [i for i in (*self.sent, *self.settled) if i in owned]
         held = set(self.hold.ids())
-        goes_on = self.sound and held <= owned
+        goes_on = self.lease.valid and held <= owned
         if not goes_on:
             self.let_go()
         self.settled, self.sent = settled, []
@@ -121,7 +122,7 @@ class Lane:
     # --- out and settled ----------------------------------------------------------------------------------------
 
     def hand_out(self, limit: int, nbytes: int, now: float) -> list[Incoming]:
-        return self.hold.hand_out(limit, nbytes, now) if self.sound else []
+        return self.hold.hand_out(limit, nbytes, now) if self.lease.valid else []
 
     def settle(self, settlement: Settlement, now: float) -> None:
         done = self.hold.settle(settlement.verdict, settlement.first, settlement.last, now + settlement.delay)

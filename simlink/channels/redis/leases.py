@@ -107,9 +107,11 @@ class LeasedSource(GroupSource):
 
     # --- chores -------------------------------------------------------------------------------------------------
 
-    def next_chore(self) -> float:
+    def next_chore(self, room: int) -> float:
+        if self._inherits and room > 0:
+            return 0.0
         due = min(self._next_share, self._next_gaps)
-        return min(due, 0.0) if self._inherits else due
+        return min(due, self._next_trim) if self._untrimmed and self.settings.trims else due
 
     def chores(self, wire: Wire, now: float, room: int) -> None:
         if now >= self._next_share or not all(lane.sound for lane in self._held):

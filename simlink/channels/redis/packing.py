@@ -33,6 +33,7 @@ def append_command(
     """The EVALSHA of `APPEND` for one batch.
 
     Args:
+        batch: its rows.
         first: the position of the first row.
         record: the key of the sender's record.
         keys: the streams.

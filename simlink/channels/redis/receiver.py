@@ -24,7 +24,7 @@ from simlink.channels.redis.sender import native_client
 from simlink.channels.redis.settings import Settings
 from simlink.channels.redis.sources import Source
 from simlink.channels.redis.wire import NOTHING, Waker, Wire, connect
-from simlink.errors import ReceiveError, StateError
+from simlink.errors import ReceiveError, StateError, TransportError
 
 __all__ = ["RedisReceiver"]
 
@@ -140,7 +140,7 @@ class RedisReceiver(ReceiverDriver):
         self._closed = True
         try:
             self._leave(time.monotonic() + timeout)
-        except (Lost, Refusal, OSError, ReceiveError) as error:
+        except (Lost, Refusal, OSError, TransportError) as error:
             # What was not given back is claimed when it has been idle for long enough.
             logger.warning("%s: leaving failed: %s", self._settings.url, error)
         finally:
@@ -167,7 +167,7 @@ class RedisReceiver(ReceiverDriver):
 
     @property
     def native(self) -> Any:
-        return native_client(self._settings)
+        return native_client(self._settings.address)
 
     def stats(self) -> Mapping[str, Any]:
         holds = [lane.hold for lane in self._source.lanes]
@@ -185,29 +185,31 @@ class RedisReceiver(ReceiverDriver):
 
     def _receive(self, wire: Wire, limit: int, deadline: float) -> list[Incoming]:
         source = self._source
+        asked = False  # even without time to wait, what is there is asked for once
         while True:
             self._waker.clear()
             self._read(wire)
             self._apply()
-            now = time.monotonic()
-            if not self._expected and now >= source.next_chore() or not self._sound():
+            now, room = time.monotonic(), self._room()
+            due = source.next_chore(room) if self._sound() else now
+            if now >= due:
+                self._cancel(wire)
                 if self._expected:
-                    self._cancel(wire)
-                    if self._expected:
-                        return []
-                    self._apply()
+                    return []
                 source.chores(wire, now, self._room())
+                room = self._room()
+                due = source.next_chore(room)
             out = self._hand_out(limit, now)
-            if out or self._woken or now >= deadline:
+            if out or self._woken or (asked and now >= deadline):
                 self._woken = False
                 if self._expected and not out:
                     # Left waiting, it would take messages that nobody is here to read.
                     self._cancel(wire)
                     out = self._hand_out(limit, now)
                 return out
-            until = min([deadline, source.next_chore(), *self._dues()])
+            until = min([deadline, due, *self._dues()])
+            asked = True
             if not self._expected:
-                room = self._room()
                 if room > 0 and source.ready:
                     self._ask(wire, min(limit, room), max(0.0, until - now))
                 else:

@@ -152,6 +152,15 @@ for i, key in ipairs(KEYS) do
     return groups
   end
 end
+-- Consumers of ours that died, and whose entries others have claimed since, are forgotten after an hour.
+for i, key in ipairs(KEYS) do
+  for _, flat in ipairs(there[i] and redis.call('XINFO', 'CONSUMERS', key, ARGV[1]) or {}) do
+    local consumer = info(flat)
+    if consumer['pending'] == 0 and consumer['idle'] > 3600000 and string.sub(consumer['name'], 1, 8) == 'simlink-' then
+      redis.call('XGROUP', 'DELCONSUMER', key, ARGV[1], consumer['name'])
+    end
+  end
+end
 local moves = ARGV[2] ~= ''
 if moves and ARGV[4] ~= '1' and next(there) then return -1 end
 local made = 0

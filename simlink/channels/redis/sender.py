@@ -20,7 +20,7 @@ from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
 from simlink.channels.redis.failures import Lost, Refusal, connect_failure, is_transient, send_failure
 from simlink.channels.redis.packing import RECORD_LIFE, append_command
 from simlink.channels.redis.scripts import APPEND, FENCE
-from simlink.channels.redis.settings import Settings
+from simlink.channels.redis.settings import Address, Settings
 from simlink.channels.redis.wire import NOTHING, Waker, Wire, connect
 from simlink.errors import SendError, StateError
 from simlink.message import Batch
@@ -138,7 +138,7 @@ class RedisSender(SenderDriver):
 
     @property
     def native(self) -> Any:
-        return native_client(self._settings)
+        return native_client(self._settings.address)
 
     def stats(self) -> Mapping[str, Any]:
         return {
@@ -259,10 +259,9 @@ class RedisSender(SenderDriver):
             wire.close()
 
 
-def native_client(settings: Settings) -> Any:
+def native_client(address: Address) -> Any:
     """A redis-py client of the same server, for what simlink does not cover. It belongs to the caller."""
     from redis import Redis
 
-    address = settings.address
     host, port = address.hosts[0]
     return Redis(host=host, port=port, db=address.database, username=address.user, password=address.password)

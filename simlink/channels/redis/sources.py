@@ -70,8 +70,8 @@ class Source(ABC):
     def chores(self, wire: Wire, now: float, room: int) -> None:
         """Whatever is due: renewals, claims, leases, trimming."""
 
-    def next_chore(self) -> float:
-        """When something is due, by the monotonic clock."""
+    def next_chore(self, room: int) -> float:
+        """When something is due, by the monotonic clock, with so much room for messages."""
         return float("inf")
 
     def close(self, wire: Wire) -> None:
@@ -191,8 +191,8 @@ class GroupSource(Source):
 
     # --- chores -------------------------------------------------------------------------------------------------
 
-    def next_chore(self) -> float:
-        due = self._next_claim
+    def next_chore(self, room: int) -> float:
+        due = self._next_claim if room > 0 else float("inf")
         if self._untrimmed and self.settings.trims:
             due = min(due, self._next_trim)
         for lane in self.lanes:
@@ -218,9 +218,7 @@ class GroupSource(Source):
         ids = sorted(lane.hold.ids(), key=_order)
         for at in range(0, len(ids), PAGE):
             part = ids[at : at + PAGE]
-            lost = wire.call(
-                "EVALSHA", RENEW.sha, 1, lane.key, self.group, self.consumer, *part, timeout=self.timeout
-            )
+            lost = wire.call("EVALSHA", RENEW.sha, 1, lane.key, self.group, self.consumer, *part, timeout=self.timeout)
             if lost:
                 lane.lease.valid = False
                 self.resume(wire, lane)

@@ -23,8 +23,8 @@ def check_start(start: Start | None) -> None:
         return
     if not isinstance(start, str) or not _ID.match(start):
         raise ConfigError(
-            f"start={start!r} is not 'earliest', 'new', an ID such as '1526919030474-0', milliseconds since 1970 UTC, or "
-            "a datetime"
+            f"start={start!r} is not 'earliest', 'new', an ID such as '1526919030474-0', milliseconds since 1970 "
+            "UTC, or a datetime"
         )
 
 

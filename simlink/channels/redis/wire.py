@@ -13,6 +13,7 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from simlink.channels.redis.failures import Lost, Refusal, connect_failure, nobody_answered
@@ -84,7 +85,7 @@ class Wire:
         import hiredis
 
         self.endpoint = endpoint
-        self.pack = hiredis.pack_command
+        self.pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
         self._connection = connection
         self._socket = connection._sock
         self._socket.setblocking(False)
@@ -167,7 +168,7 @@ class Wire:
             raise Lost(str(error)) from error
         if not count:
             raise Lost(f"{self.endpoint} closed the connection")
-        self._reader.feed(self._buffer, 0, count)
+        self._reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]  # it takes any buffer
         return True
 
     # --- both ---------------------------------------------------------------------------------------------------
@@ -238,7 +239,8 @@ def _connect(address: Address, host: str, port: int, timeout: float) -> Wire:
     from redis.retry import Retry
 
     endpoint = f"{host}:{port}"
-    connection = Connection(
+    make: Any = Connection  # it ships no types for this
+    connection = make(
         host=host,
         port=port,
         db=address.database,
