@@ -53,6 +53,7 @@ def code_of(text: str) -> str:
 
 
 def is_transient(error: Exception) -> bool:
+    """Whether trying again may help."""
     return isinstance(error, Lost | OSError) or (isinstance(error, Refusal) and error.code in TRANSIENT)
 
 
@@ -74,6 +75,7 @@ def connect_failure(cause: Exception, *, url: str, endpoint: str) -> ConnectErro
 
 
 def nobody_answered(*, url: str, endpoint: str, reason: str = "no answer in time") -> ConnectTimeout:
+    """Silence, to the end of the time that was given."""
     return ConnectTimeout(f"no Redis answered at {endpoint}: {reason}", url=url, endpoint=endpoint, retryable=True)
 
 

@@ -30,6 +30,8 @@ __all__ = ["RedisReceiver"]
 
 logger = logging.getLogger("simlink.redis")
 
+AHEAD = 100
+"""How many messages the application must be ready to take, for the next to be asked for before it is done with these."""
 LONGEST = 10.0
 """Seconds that a read may wait inside the server."""
 SLACK = 0.5
@@ -58,6 +60,9 @@ class RedisReceiver(ReceiverDriver):
         self._listening = False
         self._woken = False
         self._mean = 0.0  # bytes of a message, roughly
+        self._asked = 0
+        self._blocks = False
+        self._more = False  # whether the last read brought all that it was asked for
         self._turn = 0
         self._stale = 0
         self._rejoined = 0
@@ -206,6 +211,8 @@ class RedisReceiver(ReceiverDriver):
                     # Left waiting, it would take messages that nobody is here to read.
                     self._cancel(wire)
                     out = self._hand_out(limit, now)
+                elif out and self._more and limit >= AHEAD and not self._expected:
+                    self._ask_ahead(wire, limit)
                 return out
             until = min([deadline, due, *self._dues()])
             asked = True
@@ -217,6 +224,12 @@ class RedisReceiver(ReceiverDriver):
             self._listen(wire, until)
             if self._expected and time.monotonic() >= until:
                 self._cancel(wire)
+
+    def _ask_ahead(self, wire: Wire, limit: int) -> None:
+        """Let the server look for the next messages while the application works on these."""
+        room = self._room()
+        if room > 0 and self._source.ready and self._sound():
+            self._ask(wire, min(limit, room), None)
 
     def _sound(self) -> bool:
         return all(lane.sound for lane in self._source.lanes)
@@ -274,10 +287,13 @@ class RedisReceiver(ReceiverDriver):
 
     # --- asking and listening -----------------------------------------------------------------------------------
 
-    def _ask(self, wire: Wire, count: int, wait: float) -> None:
-        """Send what is acknowledged, and a read that may wait, in one go."""
-        block = max(1, int((min(wait, LONGEST) + SLACK) * 1000))
-        commands = self._source.ask(count, block)
+    def _ask(self, wire: Wire, count: int, wait: float | None) -> None:
+        """Send what is acknowledged, and a read that may wait (None: that may not), in one go."""
+        # By halves, so that one can be on its way while the other is in hand.
+        self._asked = min(count, max(1, self._prefetch // 2))
+        self._blocks = wait is not None
+        block = 0 if wait is None else max(1, int((min(wait, LONGEST) + SLACK) * 1000))
+        commands = self._source.ask(self._asked, block)
         packed = self._acknowledgements(wire)
         for command in commands:
             packed.append(wire.pack(command))
@@ -310,11 +326,16 @@ class RedisReceiver(ReceiverDriver):
             if reply.code == "UNBLOCKED":
                 return
             raise reply
+        before = self._buffered()
         size = self._source.take(answers)
-        if size:
-            count = sum(lane.hold.buffered for lane in self._source.lanes)
-            mean = size / max(1, count)
+        count = self._buffered() - before
+        self._more = count >= self._asked
+        if count:
+            mean = size / count
             self._mean = mean if not self._mean else 0.8 * self._mean + 0.2 * mean
+
+    def _buffered(self) -> int:
+        return sum(lane.hold.buffered for lane in self._source.lanes)
 
     def _read(self, wire: Wire) -> None:
         """Take the answers that are complete."""
@@ -349,6 +370,9 @@ class RedisReceiver(ReceiverDriver):
         """End a read that waits inside the server; its answer comes at once, or stays outstanding."""
         self._read(wire)
         if not self._expected:
+            return
+        if not self._blocks:
+            self._drain(wire, time.monotonic() + GRACE)
             return
         if self._control is None:
             self._control = connect(self._settings.address, GRACE)
