@@ -245,7 +245,9 @@ def run(url, given):
     rows = measure(url, given.count, given.repeat, given.rounds)
     if given.json:
         # By hand first, ours second: messages/s, and µs for the latency.
-        medians = {way: [statistics.median(column) for column in zip(*pairs, strict=True)] for way, pairs in rows.items()}
+        medians = {
+            way: [statistics.median(column) for column in zip(*pairs, strict=True)] for way, pairs in rows.items()
+        }
         print(json.dumps(medians))
         return
     print(f"{given.count:,} messages of 150 B, median of {given.repeat}")

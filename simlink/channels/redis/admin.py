@@ -20,8 +20,8 @@ def purge(settings: Settings, timeout: float) -> int:
     def work(wire: Wire) -> int:
         if settings.trims:
             # What was settled is no message any more, and not to be counted.
-            wire.call("EVAL", TRIM.source, len(settings.keys), *settings.keys, timeout=timeout)
-        return int(wire.call("EVAL", PURGE.source, len(settings.keys), *settings.keys, HEIR, timeout=timeout))
+            wire.run(TRIM, settings.keys, timeout=timeout)
+        return int(wire.run(PURGE, settings.keys, HEIR, timeout=timeout))
 
     return int(_with_wire(settings, f"purging {settings.name!r}", timeout, work))
 

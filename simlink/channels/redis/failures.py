@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from simlink.channels import tls
 from simlink.errors import ConfigError, ConnectError, ConnectTimeout, ReceiveError, SendError, TransportError
 
 __all__ = [
@@ -59,6 +60,9 @@ def is_transient(error: Exception) -> bool:
 
 def connect_failure(cause: Exception, *, url: str, endpoint: str) -> ConnectError:
     """What came of trying to connect."""
+    refused = tls.refusal(cause, endpoint=endpoint, url=url)
+    if refused is not None:
+        return refused
     reason = _reason(cause)
     text = str(cause)
     kind = type(cause).__name__

@@ -30,7 +30,7 @@ JOIN_WAIT = 2.0
 class LeasedSource(GroupSource):
     """See the module."""
 
-    scripts: tuple[Script, ...] = (*GroupSource.scripts, LEASED_FETCH, SHARE, RELEASE)
+    scripts: tuple[Script, ...] = (*GroupSource.scripts, LEASED_FETCH)
 
     def __init__(self, settings: Settings, group: str, options: ReceiverOptions) -> None:
         super().__init__(settings, group, options)
@@ -66,6 +66,10 @@ class LeasedSource(GroupSource):
     @property
     def ready(self) -> bool:
         return bool(self._readable)
+
+    @property
+    def assigned(self) -> bool:
+        return bool(self._held)
 
     @property
     def _readable(self) -> list[Lane]:
@@ -136,10 +140,8 @@ class LeasedSource(GroupSource):
         when = time.monotonic()
         life = int(self.settings.min_idle * 1000)
         keys = [self._members, *self._leases.values()]
-        self._share, *flags = wire.call(
-            "EVALSHA", SHARE.sha, len(keys), *keys, self.consumer, life, int(self.options.exclusive),
-            timeout=self.timeout,
-        )  # fmt: skip
+        alone = int(self.options.exclusive)
+        self._share, *flags = wire.run(SHARE, keys, self.consumer, life, alone, timeout=self.timeout)
         self._next_share = when + min(SHARE_PAUSE, self.settings.min_idle / 3)
         for lane, flag in zip(self.lanes, flags, strict=True):
             if flag == 0:
@@ -169,10 +171,8 @@ class LeasedSource(GroupSource):
                 self._release(wire, lane)
 
     def _release(self, wire: Wire, lane: Lane) -> None:
-        wire.call(
-            "EVALSHA", RELEASE.sha, 2, self._leases[lane.key], lane.key, self.group, self.consumer, HEIR, IDLE,
-            timeout=self.timeout,
-        )  # fmt: skip
+        keys = [self._leases[lane.key], lane.key]
+        wire.run(RELEASE, keys, self.group, self.consumer, HEIR, IDLE, timeout=self.timeout)
         self._held.remove(lane)
         self._inherits.pop(lane.key, None)
         lane.let_go()

@@ -33,7 +33,7 @@ class PlainSource(Source):
 
     def open(self, wire: Wire, timeout: float) -> int:
         keys = [lane.key for lane in self.lanes]
-        told = wire.call("EVAL", POSITION.source, len(keys), *keys, timeout=timeout)
+        told = wire.run(POSITION, keys, timeout=timeout)
         if self._last:
             return self._count_gaps(told)
         start = before(self.options.start or "new", end="$")

@@ -168,7 +168,7 @@ class RedisReceiver(ReceiverDriver):
 
     @property
     def assigned(self) -> bool:
-        return self._source.ready
+        return self._source.assigned
 
     @property
     def native(self) -> Any:
@@ -216,6 +216,8 @@ class RedisReceiver(ReceiverDriver):
                 return out
             until = min([deadline, due, *self._dues()])
             asked = True
+            if self._expected and self._blocks and any(lane.settled for lane in source.lanes):
+                self._cancel(wire)  # verdicts came while it waits; they go with the next read
             if not self._expected:
                 if room > 0 and source.ready:
                     self._ask(wire, min(limit, room), max(0.0, until - now))

@@ -326,6 +326,7 @@ end
 local gone = 0
 for _, key in ipairs(KEYS) do
   local groups = redis.pcall('XINFO', 'GROUPS', key)
+  if groups.err and string.sub(groups.err, 1, 9) == 'WRONGTYPE' then return groups end
   local oldest
   for _, flat in ipairs(groups.err and {} or groups) do
     local group = info(flat)
@@ -375,6 +376,8 @@ for _, key in ipairs(KEYS) do
         end
       until #page == 0
     end
+  elseif string.sub(groups.err, 1, 9) == 'WRONGTYPE' then
+    return groups
   end
 end
 return gone

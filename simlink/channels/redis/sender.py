@@ -264,4 +264,13 @@ def native_client(address: Address) -> Any:
     from redis import Redis
 
     host, port = address.hosts[0]
-    return Redis(host=host, port=port, db=address.database, username=address.user, password=address.password)
+    user, password = address.login.get() or (None, None)
+    more: dict[str, Any] = {}
+    if address.tls is not None:
+        more = {
+            "ssl": True,
+            "ssl_ca_certs": address.tls.ca,
+            "ssl_certfile": address.tls.cert,
+            "ssl_keyfile": address.tls.key,
+        }
+    return Redis(host=host, port=port, db=address.database, username=user, password=password, **more)

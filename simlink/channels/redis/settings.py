@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from simlink.channels import tls
+from simlink.channels.credentials import LOGIN, Login
 from simlink.channels.driver import Mode
 from simlink.channels.url import Option, Target
 from simlink.errors import ConfigError, InvalidURL
@@ -17,6 +19,8 @@ DEFAULT_PORT = 6379
 COMMON: Mapping[str, Option] = {
     "client_name": Option(str, "simlink", "the name that CLIENT LIST shows"),
     "request_timeout": Option(float, 10.0, "seconds that one answer of the server may take", minimum=0.1),
+    **tls.OPTIONS,
+    **LOGIN,
 }
 
 OPTIONS: Mapping[str, Option] = {
@@ -42,22 +46,26 @@ class Address:
 
     Attributes:
         hosts: tried in this order, ``(name, port)`` each.
-        tls: the connection is encrypted.
+        login: user and password.
+        tls: how to encrypt, or None.
         url: the URL with secrets masked, for messages.
     """
 
     hosts: tuple[tuple[str, int], ...]
     database: int
-    user: str | None
-    password: str | None = field(repr=False)
-    tls: bool
+    login: Login
+    tls: tls.Tls | None
     url: str
     client_name: str
     request_timeout: float
 
     @classmethod
     def of(cls, target: Target, options: Mapping[str, Any]) -> Address:
-        """Raises InvalidURL: no host, or a path that is not a database's number."""
+        """Check what can be checked without I/O.
+
+        Raises:
+            InvalidURL: no host, or a path that is not a database's number. ConfigError: see `Login.of`, `tls.Tls.of`.
+        """
         scheme = target.scheme
         if not target.hosts:
             raise InvalidURL(f"{target}: a host is missing, as in {scheme}://127.0.0.1:{DEFAULT_PORT}/orders")
@@ -70,9 +78,8 @@ class Address:
         return cls(
             hosts=tuple(target.address(host, DEFAULT_PORT) for host in target.hosts),
             database=int(database),
-            user=target.user or None,
-            password=target.password,
-            tls=scheme.startswith("rediss"),
+            login=Login.of(target, options["credentials"], family="redis"),
+            tls=tls.Tls.of(options, secure=scheme.startswith("rediss"), where=str(target)),
             url=str(target),
             client_name=options["client_name"],
             request_timeout=options["request_timeout"],

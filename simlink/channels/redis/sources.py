@@ -42,6 +42,7 @@ class Source(ABC):
     """
 
     scripts: tuple[Script, ...] = ()
+    """Those that `ask` uses, by their hash."""
 
     def __init__(self, settings: Settings, options: ReceiverOptions, life: float | None) -> None:
         check_start(options.start)
@@ -79,7 +80,12 @@ class Source(ABC):
 
     @property
     def ready(self) -> bool:
-        """Whether there is anything to read from."""
+        """Whether there is anything to read from now."""
+        return True
+
+    @property
+    def assigned(self) -> bool:
+        """Whether anything can come at all."""
         return True
 
     def lane_of(self, key: bytes) -> Lane:
@@ -92,7 +98,7 @@ class Source(ABC):
 class GroupSource(Source):
     """One stream, shared by the receivers of a group: each entry goes to whoever reads first."""
 
-    scripts: tuple[Script, ...] = (CLAIM, RENEW, GAPS, TRIM, GIVE_BACK)
+    scripts: tuple[Script, ...] = (GAPS,)
 
     def __init__(self, settings: Settings, group: str, options: ReceiverOptions) -> None:
         super().__init__(settings, options, settings.min_idle)
@@ -120,10 +126,8 @@ class GroupSource(Source):
         """See that the group is there; where it starts is asked for once only."""
         start, reset = ("", False) if self._joined else (self._start(), self.options.reset)
         default = "0" if self.settings.mode is Mode.QUEUE else "$"
-        made = wire.call(
-            "EVAL", JOIN.source, len(self.lanes), *(lane.key for lane in self.lanes), self.group, start, default,
-            int(reset), timeout=timeout,
-        )  # fmt: skip
+        keys = [lane.key for lane in self.lanes]
+        made = wire.run(JOIN, keys, self.group, start, default, int(reset), timeout=timeout)
         if made < 0:
             raise ConfigError(
                 f"{self.settings.url}: the group {self.group.decode()!r} has a position already, which "
@@ -218,7 +222,7 @@ class GroupSource(Source):
         ids = sorted(lane.hold.ids(), key=_order)
         for at in range(0, len(ids), PAGE):
             part = ids[at : at + PAGE]
-            lost = wire.call("EVALSHA", RENEW.sha, 1, lane.key, self.group, self.consumer, *part, timeout=self.timeout)
+            lost = wire.run(RENEW, [lane.key], self.group, self.consumer, *part, timeout=self.timeout)
             if lost:
                 lane.lease.valid = False
                 self.resume(wire, lane)
@@ -240,15 +244,15 @@ class GroupSource(Source):
 
     def look_for_gaps(self, wire: Wire, lane: Lane) -> None:
         """Count what was trimmed away unread; where that happens once it is looked for at every fetch."""
-        gap = int(wire.call(*self.gaps_of(lane), timeout=self.timeout))
+        gap = int(wire.run(GAPS, [lane.key], self.group, timeout=self.timeout))
         if gap:
             lane.gaps += gap
             self.watches = True
 
     def claim(self, wire: Wire, lane: Lane, idle: int, cursor: bytes, count: int) -> bytes:
         """One step of it; the next cursor, which is 0-0 after the last."""
-        following, entries, counts, gone = wire.call(
-            "EVALSHA", CLAIM.sha, 1, lane.key, self.group, self.consumer, idle, cursor, count, timeout=self.timeout
+        following, entries, counts, gone = wire.run(
+            CLAIM, [lane.key], self.group, self.consumer, idle, cursor, count, timeout=self.timeout
         )
         lane.gaps += int(gone)
         self.claimed += len(entries)
@@ -262,15 +266,13 @@ class GroupSource(Source):
         self._next_trim = now + pause
         if any(lane.sent for lane in self.lanes):
             return
-        wire.call("EVALSHA", TRIM.sha, len(self.lanes), *(lane.key for lane in self.lanes), timeout=self.timeout)
+        wire.run(TRIM, [lane.key for lane in self.lanes], timeout=self.timeout)
         self._untrimmed = 0
 
     def close(self, wire: Wire) -> None:
         self._next_trim = 0.0
         keys = [lane.key for lane in self.lanes]
-        wire.call(
-            "EVAL", GIVE_BACK.source, len(keys), *keys, self.group, self.consumer, HEIR, IDLE, timeout=self.timeout
-        )
+        wire.run(GIVE_BACK, keys, self.group, self.consumer, HEIR, IDLE, timeout=self.timeout)
         self.trim(wire, time.monotonic())
 
     def stats(self) -> Mapping[str, Any]:

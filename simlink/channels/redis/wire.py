@@ -13,11 +13,13 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from simlink.channels.redis.failures import Lost, Refusal, connect_failure, nobody_answered
+from simlink.channels.redis.scripts import Script
 from simlink.channels.redis.settings import Address
+from simlink.channels.tls import client_context
 from simlink.errors import ConnectError
 
 __all__ = ["NOTHING", "Waker", "Wire", "connect"]
@@ -196,6 +198,15 @@ class Wire:
                 raise answer
         return answers
 
+    def run(self, script: Script, keys: Sequence[Any], *arguments: Any, timeout: float) -> Any:
+        """The answer of a script; the server gets its source where it does not know it. Raises as `call`."""
+        try:
+            return self.call("EVALSHA", script.sha, len(keys), *keys, *arguments, timeout=timeout)
+        except Refusal as refusal:
+            if refusal.code != "NOSCRIPT":
+                raise
+        return self.call("EVAL", script.source, len(keys), *keys, *arguments, timeout=timeout)
+
     def close(self) -> None:
         self._out.clear()
         self._connection.disconnect()
@@ -232,6 +243,22 @@ def connect(address: Address, timeout: float) -> Wire:
     raise failure or nobody_answered(url=address.url, endpoint=f"{address.hosts[0][0]}:{address.hosts[0][1]}")
 
 
+def _encrypted(context: ssl.SSLContext) -> Any:
+    """redis-py's connection over TLS as it is configured for every transport."""
+    from redis.connection import Connection
+
+    class Encrypted(Connection):
+        def _connect(self) -> Any:
+            plain = super()._connect()  # type: ignore[no-untyped-call]  # it ships no types for this
+            try:
+                return context.wrap_socket(plain, server_hostname=self.host)
+            except BaseException:
+                plain.close()
+                raise
+
+    return Encrypted
+
+
 def _connect(address: Address, host: str, port: int, timeout: float) -> Wire:
     from redis.backoff import NoBackoff
     from redis.connection import Connection
@@ -239,13 +266,16 @@ def _connect(address: Address, host: str, port: int, timeout: float) -> Wire:
     from redis.retry import Retry
 
     endpoint = f"{host}:{port}"
+    user, password = address.login.get() or (None, None)
     make: Any = Connection  # it ships no types for this
+    if address.tls is not None:
+        make = _encrypted(client_context(address.tls))
     connection = make(
         host=host,
         port=port,
         db=address.database,
-        username=address.user,
-        password=address.password,
+        username=user,
+        password=password,
         client_name=address.client_name or None,
         socket_connect_timeout=timeout,
         socket_timeout=timeout,
