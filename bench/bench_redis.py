@@ -1,11 +1,13 @@
 """Redis through our channel against redis-py used by hand.
 
-The same on both sides: bodies of 150 bytes of JSON with a key, the identity and the content type in fields of their own,
-appended to one stream; read back through a consumer group, 500 at a time, with everything decoded, kept and
+The same on both sides: bodies of 150 bytes of JSON with a key, the identity and the content type in fields of their
+own, appended to one stream; read back through a consumer group, 500 at a time, with everything decoded, kept and
 acknowledged. By hand it is what redis-py offers for speed: pipelines of 1,000 XADD without a transaction, XREADGROUP
-and XACK; it writes the identity, but keeps no window, resends nothing, and its appends are repeated when a reply is lost.
+and XACK. It writes the identity, but does not read it, tells no duplicates, keeps no window, and does not know what
+became of a batch whose reply was lost.
 
-Latency is one small message at a time on an idle machine, from just before it is sent to its arrival in another process.
+Latency is one small message at a time on an idle machine, from just before it is sent to its arrival in another
+process.
 
     python bench/bench_redis.py [--count N] [--repeat N] [--rounds N] [--url redis://HOST:PORT]
 

@@ -132,7 +132,7 @@ def test_lost_replies_in_a_stream_of_batches(redis_broker, name, client):
                 orders.send_many(list(range(at, at + 200)), key=lambda i: i % 10, timeout=TIMEOUT)
         assert proxy.lost >= 3
     found = [list(map(int, bodies_in(client, f"{{{name}}}:{i}"))) for i in range(3)]
-    assert sorted(sum(found, [])) == list(range(10_000))
+    assert sorted(i for rows in found for i in rows) == list(range(10_000))
     for key in range(10):
         (home,) = [rows for rows in found if key in rows]
         assert [i for i in home if i % 10 == key] == list(range(key, 10_000, 10))
@@ -227,9 +227,18 @@ def test_a_key_that_is_no_stream_is_told(url, name, client):
             orders.purge()
 
 
+def test_a_message_of_too_many_headers_fails_alone(url, name, client):
+    rows = [Message(body=b"%d" % i, headers={f"h{j}": "" for j in range(1_001 if i == 1 else 900)}) for i in range(3)]
+    with simlink.queue(url) as orders:
+        receipt = orders.send_many(rows, timeout=TIMEOUT, wait=False).wait(TIMEOUT)
+        assert receipt.failed_rows() == [1]
+        assert "1001 headers, the limit is 1000" in str(receipt.error)
+    assert bodies_in(client, name) == [b"0", b"2"]
+
+
 def test_nobody_there(name):
     with simlink.queue(f"redis://127.0.0.1:1/{name}") as orders:
-        with pytest.raises(ConnectTimeout, match="127.0.0.1:1"):
+        with pytest.raises(ConnectTimeout, match=r"127\.0\.0\.1:1"):
             orders.send(1, timeout=0.3)
 
 

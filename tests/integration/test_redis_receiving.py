@@ -225,14 +225,11 @@ def test_retention_drops_the_oldest_and_the_gap_is_counted_once(url, name, clien
                 events.send_many(list(range(at, at + 100)), timeout=TIMEOUT)
             length = client.xlen(name)
             assert 100 <= length < 300
-            rows = []
-            for rx in (one, two):
-                rx.idle = 0.3
-                rows += [d.value for d in rx]
+            rows = one.take(length, timeout=TIMEOUT)
+            nothing_more(two)
             assert rows == list(range(2_000 - length, 2_000))
             assert one.stats()["driver"]["gaps"] + two.stats()["driver"]["gaps"] == 2_000 - length
-            live.idle = 0.3
-            assert [d.value for d in live] == rows
+            assert live.take(length, timeout=TIMEOUT) == rows
             assert live.stats()["driver"]["gaps"] == 2_000 - length
 
 
@@ -273,8 +270,8 @@ def test_starts(url, name, client):
         for at, (start, first) in enumerate(starts.items()):
             for subscription in (None, f"s-{at}"):
                 with events.receiver(subscription, start=start) as rx:
-                    rx.idle = 0.15
-                    assert [d.value for d in rx] == list(range(first, 6)), (start, subscription)
+                    assert rx.take(6 - first, timeout=TIMEOUT) == list(range(first, 6)), (start, subscription)
+                    nothing_more(rx, 0.05)
 
 
 def test_a_start_that_would_move_a_group_needs_reset(url):
@@ -365,7 +362,6 @@ def test_several_streams_are_shared_and_each_key_stays_in_order(url):
             for rx in (one, two):
                 for value in rx.take(100, timeout=TIMEOUT):
                     seen[value["k"]].append(value["i"])
-        one.idle = 1.0
-        for delivery in one:
-            seen[delivery.value["k"]].append(delivery.value["i"])
+        for value in one.take(600, timeout=TIMEOUT):
+            seen[value["k"]].append(value["i"])
     assert dict(seen) == {key: list(range(key, 800, 40)) for key in range(40)}

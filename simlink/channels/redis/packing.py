@@ -14,8 +14,10 @@ from simlink.channels.redis.entries import BODY, KEY, header_field
 from simlink.channels.redis.scripts import APPEND
 from simlink.message import EMPTY_HEADERS, Batch, Same
 
-__all__ = ["append_command", "choose_streams"]
+__all__ = ["MOST_HEADERS", "append_command", "choose_streams"]
 
+MOST_HEADERS = 1000
+"""Headers of one message. The script passes a row's fields on at once, and Lua can pass some 8,000 values."""
 RECORD_LIFE = 24 * 3600 * 1000
 """Milliseconds that the server remembers a sender which does not come back; one that closes takes its record away."""
 

@@ -36,7 +36,7 @@ class PlainSource(Source):
         told = wire.run(POSITION, keys, timeout=timeout)
         if self._last:
             return self._count_gaps(told)
-        start = before(self.options.start or "new", end="$")
+        start = before("new" if self.options.start is None else self.options.start, end="$")
         for last, added, length, _ in told:
             self._last.append(last if start == "$" else start.encode())
             self._index.append(int(added) if start == "$" else int(added) - int(length) if start == "0" else None)

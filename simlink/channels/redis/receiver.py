@@ -31,7 +31,7 @@ __all__ = ["RedisReceiver"]
 logger = logging.getLogger("simlink.redis")
 
 AHEAD = 100
-"""How many messages the application must be ready to take, for the next to be asked for before it is done with these."""
+"""How many messages the application must be ready to take, for the next to be asked for while it works on these."""
 LONGEST = 10.0
 """Seconds that a read may wait inside the server."""
 SLACK = 0.5

@@ -18,12 +18,12 @@ from typing import Any
 
 from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
 from simlink.channels.redis.failures import Lost, Refusal, connect_failure, is_transient, send_failure
-from simlink.channels.redis.packing import RECORD_LIFE, append_command
+from simlink.channels.redis.packing import MOST_HEADERS, RECORD_LIFE, append_command
 from simlink.channels.redis.scripts import APPEND, FENCE
 from simlink.channels.redis.settings import Address, Settings
 from simlink.channels.redis.wire import NOTHING, Waker, Wire, connect
 from simlink.errors import SendError, StateError
-from simlink.message import Batch
+from simlink.message import Batch, Same
 
 __all__ = ["RedisSender"]
 
@@ -82,7 +82,7 @@ class RedisSender(SenderDriver):
     def submit(self, batch: Batch, position: int) -> None:
         if self._closed or (self._wire is None and self._broken is None):
             raise StateError("this Redis sender is not open")
-        self._waiting.append((position, batch))
+        self._admit(batch, position)
         if self._broken is not None:
             raise self._broken
         self._feed()
@@ -149,6 +149,26 @@ class RedisSender(SenderDriver):
         }
 
     # --- the inside ---------------------------------------------------------------------------------------------
+
+    def _admit(self, batch: Batch, position: int) -> None:
+        """Queue what a script can append, and refuse the rest."""
+        headers = batch.headers
+        if isinstance(headers, Same):
+            bad = list(range(len(batch))) if len(headers.value) > MOST_HEADERS else []
+        else:
+            bad = [row for row, own in enumerate(headers) if len(own) > MOST_HEADERS]
+        start = 0
+        for row in bad:
+            error = SendError(
+                f"{self._settings.url}: a message has {len(headers[row])} headers, the limit is {MOST_HEADERS}",
+                url=self._settings.url,
+            )
+            self._ready.append(Outcome(OutcomeKind.FAILED, position + row, position + row + 1, error=error))
+            if row > start:
+                self._waiting.append((position + start, batch[start:row]))
+            start = row + 1
+        if start < len(batch):
+            self._waiting.append((position + start, batch[start:] if start else batch))
 
     def _feed(self) -> None:
         """Make calls of what waits, as many as may be on the way."""
