@@ -83,6 +83,8 @@ class RedisSender(SenderDriver):
         if self._closed or (self._wire is None and self._broken is None):
             raise StateError("this Redis sender is not open")
         self._admit(batch, position)
+        if self._broken is None and len(self._flying) >= DEPTH:
+            self._look()  # an answer that is here makes room for the next call
         if self._broken is not None:
             raise self._broken
         self._feed()
@@ -149,6 +151,16 @@ class RedisSender(SenderDriver):
         }
 
     # --- the inside ---------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Read what came, without waiting."""
+        assert self._wire is not None
+        try:
+            self._wire.wait(0.0)
+        except Lost as error:
+            self._break(error)
+        else:
+            self._read()
 
     def _admit(self, batch: Batch, position: int) -> None:
         """Queue what a script can append, and refuse the rest."""
