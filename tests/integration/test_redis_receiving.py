@@ -177,6 +177,26 @@ def test_waking_sends_the_verdicts_of_others(url, name, client):
         receiver.close(TIMEOUT)
 
 
+@pytest.mark.parametrize("waited_before", [False, True])
+def test_a_server_that_is_stopped_for_a_while_costs_nothing(name, waited_before):
+    """``waited_before``: the second connection, which ends waits, is there when the server stops."""
+    with RedisBroker(own=True) as broker, simlink.queue(f"{broker.url}/{name}") as orders, orders.receiver() as rx:
+        orders.send(0, timeout=TIMEOUT)
+        assert rx.get(timeout=TIMEOUT).value == 0
+        if waited_before:
+            nothing_more(rx, 0.05)
+        broker.pause()
+        began = time.monotonic()
+        nothing_more(rx, 0.3)
+        assert time.monotonic() - began < 3
+        late = orders.send(1, wait=False)
+        nothing_more(rx, 0.3)
+        broker.resume()
+        assert late.wait(TIMEOUT).state == "confirmed"
+        assert rx.get(timeout=TIMEOUT).value == 1
+        assert rx.stats()["driver"]["rejoined"] == 0
+
+
 # --- trimming and gaps --------------------------------------------------------------------------------------------
 
 

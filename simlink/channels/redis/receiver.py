@@ -24,7 +24,7 @@ from simlink.channels.redis.sender import native_client
 from simlink.channels.redis.settings import Settings
 from simlink.channels.redis.sources import Source
 from simlink.channels.redis.wire import NOTHING, Waker, Wire, connect
-from simlink.errors import ReceiveError, StateError, TransportError
+from simlink.errors import ConnectError, ReceiveError, StateError, TransportError
 
 __all__ = ["RedisReceiver"]
 
@@ -377,7 +377,10 @@ class RedisReceiver(ReceiverDriver):
             self._drain(wire, time.monotonic() + GRACE)
             return
         if self._control is None:
-            self._control = connect(self._settings.address, GRACE)
+            try:
+                self._control = connect(self._settings.address, GRACE)
+            except ConnectError:
+                return  # too slow even for that
         control = self._control
         while control.next() is not NOTHING:
             pass  # the answers to earlier ones tell nothing
