@@ -118,6 +118,20 @@ def kafka(quick: bool) -> Iterator[Row]:
             yield share(f"Kafka driver {way}, {client}", ours, "client by hand, tuned", by_hand, 0.85)
 
 
+def redis(quick: bool) -> Iterator[Row]:
+    found = ask("redis", *(["--count", "50000", "--repeat", "3", "--rounds", "300"] if quick else []))
+    floor = "redis-py by hand"
+    yield share("Redis streams, sent", found["sent"][1], floor, found["sent"][0], 2)
+    hand, ours = found["read and acknowledged"]
+    yield at_least("Redis streams, read and acknowledged", ours, 2.2e5, f"{floor}: {million(hand)}")
+    hand, ours = found["read one by one"]
+    yield at_least("Redis streams, read one by one", ours, 2.2e5, f"{floor}: {million(hand)}")
+    yield share("Redis Pub/Sub, published", found["published"][1], floor, found["published"][0], 0.7)
+    hand, ours = found["p50"]
+    where = f"{floor}: {hand:.0f} µs"
+    yield Row("Redis, one message, p50", f"{ours:.0f} µs", where, f"{ours / hand:.2f}×", "≤ 2×", ours <= 2 * hand)
+
+
 def pace(quick: bool) -> Iterator[Row]:
     for row in ask("pace", *(["--seconds", "2", "--repeat", "1"] if quick else [])):
         off, lag = abs(row["reached"] / row["asked"] - 1), row["lag_p99_ms"]
@@ -198,7 +212,7 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     rows: list[Row] = []
-    for question in (generated, memory, tcp, http, kafka, pace, starting, soak):
+    for question in (generated, memory, tcp, http, kafka, redis, pace, starting, soak):
         rows += question(options.quick)
     text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)

@@ -23,6 +23,10 @@ _BUILT_IN = {
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",
+    "redis": "simlink.channels.redis:RedisDriver",
+    "rediss": "simlink.channels.redis:RedisDriver",
+    "redis+pubsub": "simlink.channels.redis:RedisPubSubDriver",
+    "rediss+pubsub": "simlink.channels.redis:RedisPubSubDriver",
 }
 
 
