@@ -20,6 +20,7 @@ _BUILT_IN = {
     "tcp": "simlink.channels.tcp:TcpDriver",
     "http": "simlink.channels.http:HttpDriver",
     "https": "simlink.channels.http:HttpDriver",
+    "grpc": "simlink.channels.grpc:GrpcDriver",
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",

@@ -87,6 +87,9 @@ class Destination:
         self.orphan_after = orphan_after
         self.dedup = Deduplicator()
         self.links: dict[bytes, ReceiverLink] = {}
+        self._plain = ReceiverLink(bytes(16))
+        """Stands for all who publish without a link: nobody hears what it would tell."""
+        self._plain.gone = True
         self.duplicates = 0
         self.orphans = 0
         self._notify = notify
@@ -202,6 +205,25 @@ class Destination:
 
     def heartbeat(self, link: ReceiverLink, frame: Heartbeat) -> None:
         link.forget_below(frame.low)
+
+    # --- somebody without a link ----------------------------------------------------------------------------------
+
+    def publish(self, batch: Batch) -> bool:
+        """Take messages from somebody who is told of their acceptance only: all of them, or none while there is no
+        room. Call `announce` soon."""
+        link = self._plain
+        with self.hub.changed:
+            room = min((s.room() for s in self.hub.subscriptions.values()), default=self.hub.max_messages)
+        if len(batch) > room:
+            return False
+        link.accept(link.accepted + self._offer(link, link.accepted, batch))
+        link.news()
+        link.forget_below(link.accepted)
+        return True
+
+    def published_and_open(self) -> int:
+        """How many messages that came by `publish` are not settled."""
+        return sum(stop - first for first, stop in self._plain.resolved.missing(0, self._plain.accepted))
 
     # --- into the hub -------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ class SenderLink:
         destination, mode, subscription: what the receiver is asked for.
         heartbeat_ms: how often the receiver shall be heard at least.
         max_frame_bytes: the longest frame, ours and, once it has said so, the receiver's.
+        frame_messages, frame_bytes: how much one frame joins, or is cut to.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class SenderLink:
         subscription: str = "",
         heartbeat_ms: int = 1000,
         max_frame_bytes: int = MAX_FRAME_BYTES,
+        frame_messages: int = FRAME_MESSAGES,
+        frame_bytes: int = FRAME_BYTES,
     ) -> None:
         self.sender = sender
         self.destination = destination
@@ -65,6 +68,8 @@ class SenderLink:
         self.subscription = subscription
         self.heartbeat_ms = heartbeat_ms
         self.max_frame_bytes = max_frame_bytes
+        self.frame_messages = self._frame_limit = frame_messages
+        self.frame_bytes = frame_bytes
         self.incarnation = b""
         self.peer_heartbeat_ms = heartbeat_ms
         self.peer_max_frame_bytes = max_frame_bytes
@@ -225,15 +230,13 @@ class SenderLink:
             self._queue.appendleft((first, stop, None))
         return None
 
-    _frame_limit = FRAME_MESSAGES
-    """Lowered for one frame while a message that cannot be framed is being looked for."""
-
     def _next_batch(self) -> Batch:
         """Take from the queue what fits into one frame and the credit: a part of a batch, or several joined."""
+        # The limit is lowered for one frame while a message that cannot be framed is being looked for.
         messages = min(self._frame_limit, self._credit - self.sent)
-        self._frame_limit = FRAME_MESSAGES
+        self._frame_limit = self.frame_messages
         first, stop, head = self._queue[0]
-        room = min(FRAME_BYTES, self.peer_max_frame_bytes * 3 // 4, self._credit_bytes - self._bytes_sent)
+        room = min(self.frame_bytes, self.peer_max_frame_bytes * 3 // 4, self._credit_bytes - self._bytes_sent)
         if len(self._queue) == 1 and head is not None and stop - first <= messages and head.nbytes <= room:
             # One message that somebody waits for takes this way, and the less there is to do the better.
             self._queue.clear()
