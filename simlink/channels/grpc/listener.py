@@ -1,9 +1,8 @@
-"""The receiving process' gRPC server at one address: one thread with an event loop that reads, keeps and answers."""
+"""The receiving process' gRPC server at one address: it reads, keeps and answers in the loop of `loop`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import threading
@@ -15,6 +14,7 @@ import grpc
 import grpc.aio
 
 from simlink.channels.driver import Mode
+from simlink.channels.grpc import loop
 from simlink.channels.grpc.services import add_services
 from simlink.channels.grpc.settings import Settings, server_arguments, shown
 from simlink.channels.hub import Reader
@@ -30,7 +30,6 @@ _QUIET = 0.001
 """Seconds that settlements may gather before they are told."""
 _LAST_WORDS = 0.5
 """Seconds that senders have to end their calls when all was said."""
-_START = 30.0
 
 
 class Listener:
@@ -58,24 +57,25 @@ class Listener:
         self.error: Exception | None = None
         self.server: grpc.aio.Server | None = None
         self.address = shown(host, port)
-        self._loop = asyncio.new_event_loop()
+        self._where = resolve(host, port, passive=True)[0][1][0]
         self._started = threading.Event()
-        self._refused: Exception | None = None
         self._unlistened = threading.Event()
-        self._stopping = asyncio.Event()
+        self._ended = threading.Event()
+        self._refused: Exception | None = None
         self._stop_at = 0.0
         self._armed = False
         self._pump_due = False
         self._pumped = 0.0
-        # The real port is known only when it is bound, and stands in the reception's messages.
+        self._loop = loop.enter()
+        self._stopping = asyncio.Event()
         self.reception = Reception(
-            self.address, settings.manners(), post=self._post, soon=self._soon, notify=self._notify
+            self.address, settings.manners(), post=self._post, soon=self._loop.call_soon, notify=self._notify
         )
-        self._thread = threading.Thread(target=self._run, name=f"simlink-grpc-{self.address}", daemon=True)
-        self._thread.start()
-        self._started.wait(_START)
+        loop.submit(self._run())
+        self._started.wait()
         if self._refused is not None:
-            self._thread.join(_START)
+            self._ended.wait()
+            loop.leave()
             raise self._refused
 
     # --- for receivers, from any thread -------------------------------------------------------------------------
@@ -88,34 +88,30 @@ class Listener:
 
     def leave(self, name: str, reader: Reader, timeout: float) -> None:
         """A reader goes; see `Reception.leave`."""
-        self.reception.leave(name, reader, timeout, alive=self._thread.is_alive)
+        self.reception.leave(name, reader, timeout, alive=lambda: not self._ended.is_set())
 
     def unlisten(self) -> None:
         """Let nobody else in, and free the address; calls that are under way go on until `stop`."""
         self._post(self._stopping.set)
-        if self._thread.is_alive():
-            self._unlistened.wait(2.0)
+        self._unlistened.wait(5.0)
 
     def stop(self, timeout: float) -> None:
-        """Let what is to be said go out, for at most ``timeout`` seconds; then end everything, and the thread."""
+        """Let what is to be said go out, for at most ``timeout`` seconds; then end everything."""
 
         def begin() -> None:
             self._stop_at = time.monotonic() + timeout
             self._stopping.set()
 
         self._post(begin)
-        self._thread.join(timeout + 5.0)
+        self._ended.wait(timeout + 5.0)
+        loop.leave()
 
     def stats(self, name: str | None = None) -> dict[str, Any]:
         """Counts of the listener, and of one destination."""
         return self.reception.stats(name)
 
     def _post(self, function: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: its thread has ended
-            self._loop.call_soon_threadsafe(function)
-
-    def _soon(self, function: Callable[[], None]) -> None:
-        self._loop.call_soon(function)
+        self._loop.call_soon_threadsafe(function)
 
     def _notify(self) -> None:
         # One-shot: the loop arms it when it has told everything, and looks again after it has armed it.
@@ -141,17 +137,22 @@ class Listener:
             self._armed = False
             self._settled()
 
-    def _run(self) -> None:
+    async def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._serve())
+            await self._serve()
         except Exception as error:
+            if not self._started.is_set():
+                self._refused = error
+                return
             # The readers are told at their next call; see GrpcReceiver.
             self.error = error
             log.exception("the listener at %s failed", self.address)
         finally:
+            # gRPC's own thread ends when the last server is forgotten.
+            self.server = None
             self._started.set()
             self._unlistened.set()
+            self._ended.set()
             self.reception.wake_readers()
 
     async def _serve(self) -> None:
@@ -162,7 +163,7 @@ class Listener:
         )
         health = add_services(server, self.reception)
         try:
-            self.port = _bind(server, self.host, self.port)
+            self.port = _bind(server, self._where, self.port)
             await server.start()
         except ConnectError as error:
             self._refused = error
@@ -195,14 +196,13 @@ class Listener:
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Bind the first address of a name.
+    """Bind a numeric address.
 
     Raises:
         ConnectError: with the operating system's reason.
     """
-    where = shown(resolve(host, port, passive=True)[0][1][0], port)
     try:
-        bound: int = server.add_insecure_port(where)
+        bound: int = server.add_insecure_port(shown(host, port))
     except RuntimeError as error:
         raise _reason(host, port) from error
     if not bound:
@@ -212,11 +212,10 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
 
 def _reason(host: str, port: int) -> ConnectError:
     """Why an address cannot be bound: gRPC does not say, so it is tried."""
-    family, address = resolve(host, port, passive=True)[0]
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         try:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+            probe.bind((host, port))
             probe.listen(1)
             why = "gRPC gives no reason"
         except (OSError, OverflowError) as error:

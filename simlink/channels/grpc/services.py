@@ -76,7 +76,7 @@ class _Links:
                 task.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
         if peer.reason is not None:
-            await context.abort(STATUS_OF[peer.reason.code], peer.reason.message)
+            _refuse(context, STATUS_OF[peer.reason.code], peer.reason.message)
 
     async def _read(self, peer: _StreamPeer, context: Any) -> None:
         received, read, eof = self._reception.received, context.read, grpc.aio.EOF
@@ -113,21 +113,27 @@ class _Publisher:
         self._reception = reception
 
     async def serve(self, request: pb.PublishRequest, context: Any) -> pb.PublishReply:
-        reception = self._reception
-        if not request.messages:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there are no messages in it")
         try:
+            if not request.messages:
+                raise ValueError("there are no messages in it")
             batch = Batch.of([_message(m) for m in request.messages])
-            reception.publish(request.destination, batch)
+            self._reception.publish(request.destination, batch)
         except KeyError:
-            message = f"nobody receives {request.destination!r} at {reception.address}"
-            await context.abort(grpc.StatusCode.NOT_FOUND, message)
+            message = f"nobody receives {request.destination!r} at {self._reception.address}"
+            _refuse(context, grpc.StatusCode.NOT_FOUND, message)
         except ValueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except NoRoom:
             message = f"{request.destination!r} has no room now: its receivers are slower than its senders"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+            _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
         return pb.PublishReply(accepted=len(request.messages))
+
+
+def _refuse(context: Any, code: grpc.StatusCode, details: str) -> None:
+    """The status of a call that returns. Not `abort`: its exception would tie the server into a cycle, and gRPC's
+    thread would live until that is collected."""
+    context.set_code(code)
+    context.set_details(details)
 
 
 def _message(m: pb.Message) -> Message:
