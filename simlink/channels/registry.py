@@ -21,6 +21,7 @@ _BUILT_IN = {
     "http": "simlink.channels.http:HttpDriver",
     "https": "simlink.channels.http:HttpDriver",
     "grpc": "simlink.channels.grpc:GrpcDriver",
+    "grpcs": "simlink.channels.grpc:GrpcDriver",
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",

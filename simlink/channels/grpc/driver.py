@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import ClassVar
 
+from simlink.channels import credentials, tls
+from simlink.channels.credentials import Secret
 from simlink.channels.driver import (
     Capabilities,
     Driver,
@@ -18,8 +21,9 @@ from simlink.channels.driver import (
     ReceiverOptions,
     SenderDriver,
 )
-from simlink.channels.grpc.settings import Settings
+from simlink.channels.grpc.settings import Settings, Token
 from simlink.channels.link.reception import Bounds
+from simlink.channels.tls import Tls
 from simlink.channels.url import Host, Option, Target
 from simlink.errors import ConfigError, ConnectError, InvalidURL, MissingExtra, NotSupported
 
@@ -36,7 +40,7 @@ class GrpcDriver(Driver):
     A port of 0 binds a free one, which this driver's own sender then finds.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("grpc",)
+    schemes: ClassVar[tuple[str, ...]] = ("grpc", "grpcs")
     options: ClassVar[Mapping[str, Option]] = {
         "heartbeat": Option(float, 1.0, "seconds after which a silent end is heard anyway", minimum=0.01),
         "dead": Option(float, 5.0, "seconds of silence after which a receiver is given up", minimum=0.02),
@@ -56,6 +60,8 @@ class GrpcDriver(Driver):
         "max_connections": Option(int, 1024, "how many streams a receiver lets in", minimum=1),
         "buffer_messages": Option(int, 65_536, "bound of each subscription's buffer, in messages", minimum=1),
         "buffer_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes", minimum=1),
+        **tls.OPTIONS,
+        **credentials.TOKEN,
     }
 
     def __init__(
@@ -73,6 +79,11 @@ class GrpcDriver(Driver):
         max_connections: int = 1024,
         buffer_messages: int = 65_536,
         buffer_bytes: int = 16 * 1024 * 1024,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        tls_min: str | None = None,
+        token: str | Callable[[], str] | None = None,
     ) -> None:
         super().__init__(target, mode=mode)
         for module, package in _PACKAGES.items():
@@ -92,8 +103,24 @@ class GrpcDriver(Driver):
             raise ConfigError(f"{target}: orphan_after={orphan_after:g} must not be shorter than dead={dead:g}")
         if frame_timeout < dead:
             raise ConfigError(f"{target}: frame_timeout={frame_timeout:g} must not be shorter than dead={dead:g}")
+        where = str(target)
+        files = {"ca": ca, "cert": cert, "key": key, "tls_min": tls_min}
+        self.tls = Tls.of(files, secure=target.scheme == "grpcs", where=where)
+        if self.tls is not None and self.tls.minimum != "1.2":
+            raise NotSupported(f"{where}: gRPC cannot be told a lowest TLS version; it takes 1.2 and 1.3")
+        self.token = Secret.of(target, "token", token, family="grpc")
         self.settings = Settings(
-            heartbeat, dead, orphan_after, hello_timeout, frame_timeout, keepalive, max_frame_bytes, max_connections
+            heartbeat,
+            dead,
+            orphan_after,
+            hello_timeout,
+            frame_timeout,
+            keepalive,
+            max_frame_bytes,
+            max_connections,
+            # Receivers of different names at one address share its certificate.
+            tls=None if self.tls is None else replace(self.tls, where=f"{target.scheme}://{target.hosts[0]}"),
+            token=Token(self.token) if self.token.given else None,
         )
         self.bounds = Bounds(buffer_messages, buffer_bytes)
         self.binding = threading.Lock()

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from simlink.channels import tls
 from simlink.channels.wire.frames import Code
 from simlink.errors import ConnectError
 
@@ -27,8 +28,8 @@ STATUS_OF = {
 
 _FOR_GOOD = {
     grpc.StatusCode.UNIMPLEMENTED: "is a gRPC server, but no receiver of simlink",
-    grpc.StatusCode.UNAUTHENTICATED: "refuses the token",
-    grpc.StatusCode.PERMISSION_DENIED: "refuses the token",
+    grpc.StatusCode.UNAUTHENTICATED: "refuses",
+    grpc.StatusCode.PERMISSION_DENIED: "refuses",
     grpc.StatusCode.INVALID_ARGUMENT: "refuses what it was sent",
     grpc.StatusCode.FAILED_PRECONDITION: "refuses",
 }
@@ -43,12 +44,17 @@ def status_name(error: Any) -> str:
     return "no status" if code is None else str(code.name)
 
 
-def connect_error(error: grpc.RpcError, endpoint: str, url: str) -> ConnectError:
+def connect_error(error: grpc.RpcError, endpoint: str, url: str, *, secure: bool = False) -> ConnectError:
     """A failed call as a ConnectError, which says whether calling again may help. It becomes the cause."""
     # Nothing here is of a promise to last: codes decide, and texts only choose between two sentences.
     call: Any = error
     code = call.code()
     details = _one_line(call.details() or "")
+    if secure and code is grpc.StatusCode.UNAVAILABLE:
+        refused = tls.refusal(details, endpoint=endpoint, url=url)
+        if refused is not None:
+            refused.__cause__ = error
+            return refused
     retryable = code not in _FOR_GOOD
     if code in _FOR_GOOD:
         what = _FOR_GOOD[code] + (f": {details}" if details else "")

@@ -15,6 +15,7 @@ import grpc.aio
 
 from simlink.channels.driver import Mode
 from simlink.channels.grpc import loop
+from simlink.channels.grpc.guard import TokenCheck, server_credentials
 from simlink.channels.grpc.services import add_services
 from simlink.channels.grpc.settings import Settings, server_arguments, shown
 from simlink.channels.hub import Reader
@@ -47,6 +48,7 @@ class Listener:
 
     Raises:
         ConnectError: the address is in use, or not of this machine.
+        ConfigError: the certificate, or its key, cannot be used.
     """
 
     def __init__(self, host: str, port: int, settings: Settings) -> None:
@@ -57,6 +59,7 @@ class Listener:
         self.error: Exception | None = None
         self.server: grpc.aio.Server | None = None
         self.address = shown(host, port)
+        self._credentials = None if settings.tls is None else server_credentials(settings.tls)
         self._where = resolve(host, port, passive=True)[0][1][0]
         self._started = threading.Event()
         self._unlistened = threading.Event()
@@ -156,14 +159,16 @@ class Listener:
             self.reception.wake_readers()
 
     async def _serve(self) -> None:
+        token = self.settings.token
         server = grpc.aio.server(
+            interceptors=() if token is None else (TokenCheck(token.secret),),
             options=server_arguments(self.settings),
             # Streams are counted by the reception, which says why it refuses; this bounds all the other calls.
             maximum_concurrent_rpcs=2 * self.settings.max_connections,
         )
         health = add_services(server, self.reception)
         try:
-            self.port = _bind(server, self._where, self.port)
+            self.port = _bind(server, self._where, self.port, self._credentials)
             await server.start()
         except ConnectError as error:
             self._refused = error
@@ -195,14 +200,19 @@ class Listener:
             await asyncio.sleep(self.reception.tick())
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def _bind(server: grpc.aio.Server, host: str, port: int, credentials: Any) -> int:
     """Bind a numeric address.
 
     Raises:
         ConnectError: with the operating system's reason.
     """
     try:
-        bound: int = server.add_insecure_port(shown(host, port))
+        where = shown(host, port)
+        bound: int
+        if credentials is None:
+            bound = server.add_insecure_port(where)
+        else:
+            bound = server.add_secure_port(where, credentials)
     except RuntimeError as error:
         raise _reason(host, port) from error
     if not bound:

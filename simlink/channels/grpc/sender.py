@@ -11,6 +11,7 @@ import grpc
 
 from simlink.channels.driver import Outcome, SenderDriver
 from simlink.channels.grpc.failures import connect_error
+from simlink.channels.grpc.guard import client_credentials, token_metadata
 from simlink.channels.grpc.settings import FRAME_BYTES, FRAME_MESSAGES, client_arguments, shown
 from simlink.channels.grpc.stream import HUNGRY, WOKEN, Ended, Stream
 from simlink.channels.link.sender import SenderLink
@@ -75,15 +76,25 @@ class GrpcSender(SenderDriver):
         host, port = self._driver.endpoint()
         self._endpoint = shown(host, port)
         self._error = None
-        # A channel of its own for every call: gRPC's has a back-off of its own, and that belongs to the layer above.
-        channel = grpc.insecure_channel(f"dns:///{self._endpoint}", options=client_arguments(self._settings))
-        self._stream = Stream(channel, (), f"simlink-grpc-read-{self._endpoint}")
+        metadata = token_metadata(self._driver.token, self._url)
+        self._stream = Stream(self._dial(), metadata, f"simlink-grpc-read-{self._endpoint}")
         try:
             self._introduce(self._stream, deadline)
         except BaseException:
             self._drop()
             raise
         self._connects += 1
+
+    def _dial(self) -> grpc.Channel:
+        # One for every call: gRPC's own channel has a back-off of its own, and that belongs to the layer above.
+        where, arguments = f"dns:///{self._endpoint}", client_arguments(self._settings)
+        tls = self._driver.tls
+        if tls is None:
+            return grpc.insecure_channel(where, options=arguments)
+        return grpc.secure_channel(where, client_credentials(tls), options=arguments)
+
+    def _failed(self, error: grpc.RpcError) -> ConnectError:
+        return connect_error(error, self._endpoint, self._url, secure=self._driver.tls is not None)
 
     def _introduce(self, stream: Stream, deadline: float) -> None:
         """HELLO, and wait for the answer."""
@@ -98,7 +109,7 @@ class GrpcSender(SenderDriver):
             if isinstance(item, Ended):
                 if item.error is None:
                     raise self._problem(ConnectError, "closed the stream")
-                raise connect_error(item.error, self._endpoint, self._url) from item.error
+                raise self._failed(item.error) from item.error
             try:
                 frame = decode(item)
             except FrameError as error:
@@ -212,7 +223,7 @@ class GrpcSender(SenderDriver):
             if item.error is None:
                 self._lost(self._problem(ConnectError, "closed the stream"))
             else:
-                self._lost(connect_error(item.error, self._endpoint, self._url))
+                self._lost(self._failed(item.error))
         elif item is not WOKEN:
             try:
                 self._hear(decode(item))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from simlink.channels.credentials import Secret
 from simlink.channels.link.reception import Manners
+from simlink.channels.tls import Tls
 from simlink.channels.url import Host
 from simlink.channels.wire.codec import HEAD
 
@@ -16,6 +18,7 @@ __all__ = [
     "PUBLISH",
     "SERVICE",
     "Settings",
+    "Token",
     "client_arguments",
     "server_arguments",
     "shown",
@@ -35,6 +38,23 @@ _ROOM = 64 * 1024
 """What gRPC may read beyond our own limit, so that it is our limit that speaks, and says its number."""
 
 
+class Token:
+    """A bearer token that is equal to another with the same text. Its repr does not show it."""
+
+    __slots__ = ("secret",)
+
+    def __init__(self, secret: Secret) -> None:
+        self.secret = secret
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Token) and self.secret.get() == other.secret.get()
+
+    __hash__ = None  # type: ignore[assignment]  # it may change
+
+    def __repr__(self) -> str:
+        return repr(self.secret)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Of a connection; the receivers that share a listener must agree on them. Times are in seconds."""
@@ -47,6 +67,8 @@ class Settings:
     keepalive: float = 10.0
     max_frame_bytes: int = 8 * 1024 * 1024
     max_connections: int = 1024
+    tls: Tls | None = None
+    token: Token | None = None
 
     def manners(self) -> Manners:
         return Manners(
