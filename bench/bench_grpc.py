@@ -1,92 +1,169 @@
-"""How fast is tcp://, from generated records to decoded ones in another process? Beside a loop written by hand.
+"""How fast is grpc://, beside what one writes by hand with grpcio?
 
-    python bench/bench_tcp.py [--rows 400000] [--repeats 5] [--json]
+    python bench/bench_grpc.py [--rows 200000] [--repeats 3] [--json]
 
-Every contender makes records of the same four fields (the loop by hand: NumPy columns to dicts; the channel: the blocks
-of a generator), encodes each as JSON, and sends them to another process that decodes and keeps them all; the clock runs
-from the first record to the receiver's word that it has the last. The loop by hand writes newline-delimited JSON in
-batches of 1,000 and is told nothing but that word. Ours adds what it promises: identities, de-duplication, acceptance
-and settlement of every message. The contenders take turns, round by round, so that a busy machine slows all of them;
-medians of the rounds are printed.
+Three tables. *Ready*: bodies of 140 bytes that exist already, in batches of 1,000 and of 100, through a stream by hand
+(the same Protobuf columns; every batch answered by one small message, 16 batches unanswered) and through ours at the
+driver; and one message a call, by a unary method. *Made*: records of four fields made, encoded as JSON, sent, decoded
+and kept in another process; by hand (NumPy columns to dicts, batches of 1,000 on such a stream), and by a channel
+(`send_many` of a generator's blocks, or of 100 records at a time). Ours adds what it promises: identities,
+de-duplication, acceptance and settlement of every message. *One*: a message that somebody waits for.
 
-The second table is one waiting send: a raw echo of as many bytes, and a message accepted by the receiver.
+Contenders take turns, round by round; medians of the rounds are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from queue import SimpleQueue
 from typing import Any
 
+import grpc
+import grpc.aio
 import msgspec
-import numpy as np
+from bench_tcp import BLOCK, CHUNK, LOCAL, clicks, records
 
 from simlink.channels.channel import queue
 from simlink.channels.driver import Mode, OutcomeKind, ReceiverOptions, Settlement
-from simlink.channels.tcp import TcpDriver
+from simlink.channels.grpc import GrpcDriver
+from simlink.channels.grpc import service_pb2 as service
 from simlink.channels.url import parse_url
-from simlink.generators.catalog import clickstream
-from simlink.generators.generator import Generator
+from simlink.channels.wire import wire_pb2 as wire
 from simlink.message import Batch, Same, Verdict
 
-CHUNK = 1_000
-BLOCK = 4_096
 WINDOW = 65_536
+AHEAD = 16
 PRODUCER = b"bench-producer-1"
-PAGES = [f"https://shop.example/garden/{i}" for i in range(2_000)]
-FOUR = ("user_id", "action", "timestamp", "page_url")
-ACTIONS = ["view", "click", "purchase"]
-LOCAL = "127.0.0.1"
+BODY = b"x" * 140
+LONGEST = [("grpc.max_receive_message_length", 16 << 20), ("grpc.max_send_message_length", 16 << 20)]
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
 
 
-def records(rows: int) -> Iterator[list[dict[str, Any]]]:
-    """Blocks of four fields, from uniform columns."""
-    rng = np.random.default_rng(7)
-    for start in range(0, rows, BLOCK):
-        n = min(BLOCK, rows - start)
-        users = rng.integers(0, 50_000, n).tolist()
-        actions = rng.integers(0, 3, n).tolist()
-        pages = rng.integers(0, 2_000, n).tolist()
-        stamps = range(1_735_689_600_000 + start * 10, 1_735_689_600_000 + (start + n) * 10, 10)
-        yield [
-            {"user_id": u, "action": ACTIONS[a], "timestamp": t, "page_url": PAGES[p]}
-            for u, a, t, p in zip(users, actions, stamps, pages, strict=True)
-        ]
+# --- by hand -----------------------------------------------------------------------------------------------------------
 
 
-@cache
-def clicks() -> Generator:
-    """The generator, made and tried once: its pools of texts are not what is timed."""
-    generator = clickstream(seed=7).select(*FOUR)
-    generator.block(0)
-    return generator
+class Stream:
+    """A stream as one writes it with grpcio: a queue feeds it, a thread counts the answers."""
+
+    def __init__(self, port: int) -> None:
+        self.channel = grpc.insecure_channel(f"{LOCAL}:{port}", options=LONGEST)
+        self.out: SimpleQueue[Any] = SimpleQueue()
+        self.answered = 0
+        self.changed = threading.Condition()
+        call = self.channel.stream_stream(
+            "/hand/Stream",
+            request_serializer=wire.Batch.SerializeToString,
+            response_deserializer=wire.Accept.FromString,
+        )
+        self.answers = call(iter(self.out.get, None))
+        self.thread = threading.Thread(target=self.listen)
+        self.thread.start()
+        self.sent = 0
+
+    def listen(self) -> None:
+        for _ in self.answers:
+            with self.changed:
+                self.answered += 1
+                self.changed.notify()
+
+    def send(self, bodies: list[bytes]) -> None:
+        self.out.put(wire.Batch(bodies=bodies))
+        self.sent += 1
+
+    def wait(self, unanswered: int) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.sent - self.answered <= unanswered)
+
+    def close(self) -> None:
+        self.out.put(None)
+        self.thread.join()
+        self.channel.close()
 
 
-# --- senders: each returns when the other process has everything -----------------------------------------------------
+def hand_ready(port: int, rows: int, size: int) -> None:
+    stream, bodies = Stream(port), [BODY] * size
+    for _ in range(rows // size):
+        stream.send(bodies)
+        stream.wait(AHEAD)
+    stream.wait(0)
+    stream.close()
 
 
-def send_by_hand(port: int, rows: int) -> None:
-    with socket.create_connection((LOCAL, port)) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for block in records(rows):
-            for at in range(0, len(block), CHUNK):
-                sock.sendall(b"\n".join([encode(r) for r in block[at : at + CHUNK]]) + b"\n")
-        assert sock.recv(1) == b"!"
+def hand_made(port: int, rows: int, _: int) -> None:
+    stream = Stream(port)
+    for block in records(rows):
+        for at in range(0, len(block), CHUNK):
+            stream.send([encode(r) for r in block[at : at + CHUNK]])
+            stream.wait(AHEAD)
+    stream.wait(0)
+    stream.close()
 
 
-def send_by_driver(port: int, rows: int) -> None:
-    driver = TcpDriver(parse_url(f"tcp://{LOCAL}:{port}/bench"), mode=Mode.QUEUE)
-    sender = driver.sender()
+def hand_unary(port: int, rows: int, _: int) -> None:
+    with grpc.insecure_channel(f"{LOCAL}:{port}", options=LONGEST) as channel:
+        call = channel.unary_unary(
+            "/hand/Unary",
+            request_serializer=service.Message.SerializeToString,
+            response_deserializer=service.PublishReply.FromString,
+        )
+        message = service.Message(body=BODY)
+        for _ in range(rows):
+            call(message)
+
+
+def serve_by_hand(rows: int, *, values: bool) -> int:
+    kept: list[Any] = []
+
+    async def stream(_: Any, context: Any) -> None:
+        answer = wire.Accept(below=1, credit=1)
+        while (batch := await context.read()) is not grpc.aio.EOF:
+            kept.extend([decode(body) for body in batch.bodies] if values else batch.bodies)
+            await context.write(answer)
+
+    async def unary(message: service.Message, _: Any) -> service.PublishReply:
+        kept.append(message.body)
+        return service.PublishReply(accepted=1)
+
+    async def serve() -> None:
+        server = grpc.aio.server(options=LONGEST)
+        methods = {
+            "Stream": grpc.stream_stream_rpc_method_handler(
+                stream, wire.Batch.FromString, wire.Accept.SerializeToString
+            ),
+            "Unary": grpc.unary_unary_rpc_method_handler(
+                unary, service.Message.FromString, service.PublishReply.SerializeToString
+            ),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("hand", methods),))
+        print(server.add_insecure_port(f"{LOCAL}:0"), flush=True)
+        await server.start()
+        while len(kept) < rows:
+            await asyncio.sleep(0.01)
+        await server.stop(1.0)
+
+    asyncio.run(serve())
+    return len(kept)
+
+
+# --- ours ----------------------------------------------------------------------------------------------------------------
+
+
+def driver(port: int) -> GrpcDriver:
+    return GrpcDriver(parse_url(f"grpc://{LOCAL}:{port}/bench"), mode=Mode.QUEUE)
+
+
+def driver_ready(port: int, rows: int, size: int) -> None:
+    sender = driver(port).sender()
     sender.open(10.0)
     position = settled = 0
 
@@ -96,169 +173,155 @@ def send_by_driver(port: int, rows: int) -> None:
             if outcome.kind is OutcomeKind.SETTLED:
                 settled += outcome.stop - outcome.first
 
-    for block in records(rows):
-        for at in range(0, len(block), CHUNK):
-            bodies = [encode(r) for r in block[at : at + CHUNK]]
-            n = len(bodies)
-            while position + n - settled > WINDOW:
-                book(0.1)
-            sender.submit(Batch(bodies, producers=Same(PRODUCER, n), sequences=range(position, position + n)), position)
-            position += n
-            if position - settled > WINDOW // 2:
-                book(0.0)
+    bodies = [BODY] * size
+    while position < rows:
+        while position + size - settled > WINDOW:
+            book(0.1)
+        batch = Batch(bodies, producers=Same(PRODUCER, size), sequences=range(position, position + size))
+        sender.submit(batch, position)
+        position += size
+        if position - settled > WINDOW // 2:
+            book(0.0)
     while settled < rows:
         book(0.1)
     sender.close(1.0)
 
 
-def send_by_channel(port: int, rows: int) -> None:
-    with queue(f"tcp://{LOCAL}:{port}/bench") as channel:
+def channel_made(port: int, rows: int, size: int) -> None:
+    with queue(f"grpc://{LOCAL}:{port}/bench") as channel:
         # Not waiting for each block: the window bounds what is out, and closing waits until all of it is settled.
         for block in clicks().blocks(0, rows):
-            channel.send_many(block, wait=False)
+            for at in range(0, len(block), size):
+                channel.send_many(block if size >= len(block) else block[at : at + size], wait=False)
 
 
-# --- receivers, in the other process: each keeps every value ---------------------------------------------------------
-
-
-def receive_by_hand(rows: int) -> int:
+def receive_driver(rows: int) -> int:
     kept: list[Any] = []
-    with socket.create_server((LOCAL, 0)) as server:
-        print(server.getsockname()[1], flush=True)
-        sock, _ = server.accept()
-        with sock:
-            rest = b""
-            while len(kept) < rows:
-                lines = (rest + sock.recv(262_144)).split(b"\n")
-                rest = lines.pop()
-                kept.extend([decode(line) for line in lines])
-            sock.sendall(b"!")
-    return len(kept)
-
-
-def receive_by_driver(rows: int) -> int:
-    kept: list[Any] = []
-    driver = TcpDriver(parse_url(f"tcp://{LOCAL}:0/bench"), mode=Mode.QUEUE)
-    receiver = driver.receiver(None, ReceiverOptions(prefetch=WINDOW))
+    mine = driver(0)
+    receiver = mine.receiver(None, ReceiverOptions(prefetch=WINDOW))
     receiver.open(1.0)
-    print(driver.bound_port, flush=True)
+    print(mine.bound_port, flush=True)
     while len(kept) < rows:
         for incoming in receiver.receive(CHUNK, 1.0):
-            kept.extend([decode(body) for body in incoming.batch.bodies])
-            first, last = incoming.tokens[0], incoming.tokens[-1]
-            receiver.settle([Settlement(incoming.lease, Verdict.ACK, first, last)])
+            kept.extend(incoming.batch.bodies)
+            receiver.settle([Settlement(incoming.lease, Verdict.ACK, incoming.tokens[0], incoming.tokens[-1])])
     receiver.close(5.0)
     return len(kept)
 
 
-def receive_batches(rows: int) -> int:
+def receive_channel(rows: int, *, one_by_one: bool) -> int:
     kept: list[Any] = []
-    with queue(f"tcp://{LOCAL}:0/bench") as channel, channel.receiver() as rx:
+    with queue(f"grpc://{LOCAL}:0/bench") as channel, channel.receiver() as rx:
         assert rx.url is not None
         print(parse_url(rx.url).hosts[0].port, flush=True)
-        for batch in rx.batches():
-            kept.extend(batch.values)
-            if len(kept) == rows:
-                break
+        if one_by_one:
+            for delivery in rx:
+                kept.append(delivery.value)
+                if len(kept) == rows:
+                    break
+        else:
+            for batch in rx.batches():
+                kept.extend(batch.values)
+                if len(kept) == rows:
+                    break
     return len(kept)
-
-
-def receive_one_by_one(rows: int) -> int:
-    kept: list[Any] = []
-    with queue(f"tcp://{LOCAL}:0/bench") as channel, channel.receiver() as rx:
-        assert rx.url is not None
-        print(parse_url(rx.url).hosts[0].port, flush=True)
-        for delivery in rx:
-            kept.append(delivery.value)
-            if len(kept) == rows:
-                break
-    return len(kept)
-
-
-def receive_echo(rows: int) -> int:
-    with socket.create_server((LOCAL, 0)) as server:
-        print(server.getsockname()[1], flush=True)
-        sock, _ = server.accept()
-        with sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while data := sock.recv(4096):
-                sock.sendall(data)
-    return rows
 
 
 RECEIVERS: dict[str, Callable[[int], int]] = {
-    "hand": receive_by_hand,
-    "driver": receive_by_driver,
-    "batches": receive_batches,
-    "one by one": receive_one_by_one,
-    "echo": receive_echo,
+    "hand bodies": lambda rows: serve_by_hand(rows, values=False),
+    "hand values": lambda rows: serve_by_hand(rows, values=True),
+    "driver": receive_driver,
+    "batches": lambda rows: receive_channel(rows, one_by_one=False),
+    "one by one": lambda rows: receive_channel(rows, one_by_one=True),
 }
-CONTENDERS: dict[str, tuple[Callable[[int, int], None], str]] = {
-    "by hand, newline JSON (floor)": (send_by_hand, "hand"),
-    "driver, batches of 1,000": (send_by_driver, "driver"),
-    "channel, send_many to batches()": (send_by_channel, "batches"),
-    "channel, send_many to one by one": (send_by_channel, "one by one"),
+Send = Callable[[int, int, int], None]
+CONTENDERS: dict[str, tuple[Send, str, int, int]] = {
+    # name: sends, receives, batch, rows are divided by
+    "ready, stream by hand, 1,000": (hand_ready, "hand bodies", 1_000, 1),
+    "ready, driver, 1,000": (driver_ready, "driver", 1_000, 1),
+    "ready, stream by hand, 100": (hand_ready, "hand bodies", 100, 4),
+    "ready, driver, 100": (driver_ready, "driver", 100, 1),
+    "ready, unary by hand": (hand_unary, "hand bodies", 1, 100),
+    "made, stream by hand, 1,000": (hand_made, "hand values", 1_000, 1),
+    "made, channel, blocks to batches()": (channel_made, "batches", BLOCK, 1),
+    "made, channel, blocks to one by one": (channel_made, "one by one", BLOCK, 1),
+    "made, channel, 100 to batches()": (channel_made, "batches", 100, 1),
 }
 
 
-# --- one waiting send ------------------------------------------------------------------------------------------------
+# --- one message that somebody waits for -----------------------------------------------------------------------------
 
 
-def echo_latency(port: int, rounds: int) -> list[float]:
-    body = b"x" * 140
+def timed(rounds: int, once: Callable[[int], None]) -> list[float]:
+    for i in range(rounds // 10):
+        once(i)
     out = []
-    with socket.create_connection((LOCAL, port)) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(rounds):
-            started = time.perf_counter()
-            sock.sendall(body)
-            sock.recv(4096)
-            out.append(time.perf_counter() - started)
+    for i in range(rounds // 10, rounds):
+        started = time.perf_counter()
+        once(i)
+        out.append(time.perf_counter() - started)
+    return out
+
+
+def unary_latency(port: int, rounds: int) -> list[float]:
+    with grpc.insecure_channel(f"{LOCAL}:{port}") as channel:
+        call = channel.unary_unary(
+            "/hand/Unary",
+            request_serializer=service.Message.SerializeToString,
+            response_deserializer=service.PublishReply.FromString,
+        )
+        message = service.Message(body=BODY)
+        return timed(rounds, lambda _: call(message))
+
+
+def stream_latency(port: int, rounds: int) -> list[float]:
+    stream = Stream(port)
+
+    def once(_: int) -> None:
+        stream.send([BODY])
+        stream.wait(0)
+
+    out = timed(rounds, once)
+    stream.close()
     return out
 
 
 def driver_latency(port: int, rounds: int) -> list[float]:
-    driver = TcpDriver(parse_url(f"tcp://{LOCAL}:{port}/bench"), mode=Mode.QUEUE)
-    sender = driver.sender()
+    sender = driver(port).sender()
     sender.open(10.0)
-    out = []
-    for position in range(rounds):
+
+    def once(position: int) -> None:
         batch = Batch([b"1" * 140], producers=Same(PRODUCER, 1), sequences=range(position, position + 1))
-        started = time.perf_counter()
         sender.submit(batch, position)
         while not any(o.kind is OutcomeKind.CONFIRMED for o in sender.outcomes(1.0)):
             pass
-        out.append(time.perf_counter() - started)
+
+    out = timed(rounds, once)
     sender.close(1.0)
     return out
 
 
 def channel_latency(port: int, rounds: int) -> list[float]:
-    out = []
-    with queue(f"tcp://{LOCAL}:{port}/bench") as channel:
-        for _ in range(rounds):
-            started = time.perf_counter()
-            channel.send("x" * 138)
-            out.append(time.perf_counter() - started)
-    return out
+    with queue(f"grpc://{LOCAL}:{port}/bench") as channel:
+        return timed(rounds, lambda _: channel.send("x" * 138))
 
 
 LATENCIES: dict[str, tuple[Callable[[int, int], list[float]], str]] = {
-    "raw echo (floor)": (echo_latency, "echo"),
+    "unary by hand": (unary_latency, "hand bodies"),
+    "stream by hand": (stream_latency, "hand bodies"),
     "driver, until accepted": (driver_latency, "driver"),
     "channel, send": (channel_latency, "batches"),
 }
 
 
-def with_receiver(kind: str, rows: int, work: Callable[[int], Any]) -> tuple[Any, float]:
-    """Run ``work(port)`` against a receiver in another process: its result, and that process' CPU seconds."""
+def with_receiver(kind: str, rows: int, work: Callable[[int], Any]) -> Any:
+    """Run ``work(port)`` against a receiver in another process."""
     with subprocess.Popen(
         [sys.executable, __file__, "--receive", kind, "--rows", str(rows)], stdout=subprocess.PIPE, text=True
     ) as child:
         try:
             assert child.stdout is not None
-            result = work(int(child.stdout.readline()))
-            return result, float(child.stdout.readline() or "nan")
+            return work(int(child.stdout.readline()))
         finally:
             try:
                 child.wait(20)
@@ -266,55 +329,60 @@ def with_receiver(kind: str, rows: int, work: Callable[[int], Any]) -> tuple[Any
                 child.kill()
 
 
+def rounds_of(contenders: dict[str, Any], repeats: int, rows: int) -> Iterator[tuple[str, float]]:
+    for _ in range(repeats):
+        for name, (send, kind, size, less) in contenders.items():
+            count = rows // less // CHUNK * CHUNK
+
+            def run(port: int, send: Send = send, count: int = count, size: int = size) -> float:
+                started = time.perf_counter()
+                send(port, count, size)
+                return count / (time.perf_counter() - started)
+
+            yield name, with_receiver(kind, count, run)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3_000, help="waiting sends per round")
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2_000, help="messages that are waited for, per contender")
     parser.add_argument("--only", default="", help="contenders whose name has this")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--receive", choices=RECEIVERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.receive:
-        before = time.process_time()
         assert RECEIVERS[args.receive](args.rows) >= args.rows
-        print(time.process_time() - before, flush=True)
         os._exit(0)  # the kept values need no tidying away
     clicks()
     rates: dict[str, list[float]] = {}
-    cpu: dict[str, list[tuple[float, float]]] = {}
-    for _ in range(args.repeats):
-        for name, (send, kind) in CONTENDERS.items():
-            if args.only not in name and "floor" not in name:
-                continue
-
-            def run(port: int, send: Callable[[int, int], None] = send) -> tuple[float, float]:
-                started, before = time.perf_counter(), time.process_time()
-                send(port, args.rows)
-                return args.rows / (time.perf_counter() - started), time.process_time() - before
-
-            (rate, here), there = with_receiver(kind, args.rows, run)
-            rates.setdefault(name, []).append(rate)
-            cpu.setdefault(name, []).append((here / args.rows * 1e6, there / args.rows * 1e6))
-    waits: dict[str, float] = {}
-    for name, (measure, kind) in LATENCIES.items():
-        times, _ = with_receiver(kind, args.rounds, lambda port, measure=measure: measure(port, args.rounds))
-        waits[name] = statistics.median(times) * 1e6
+    chosen = {name: c for name, c in CONTENDERS.items() if args.only in name}
+    for name, rate in rounds_of(chosen, args.repeats, args.rows):
+        rates.setdefault(name, []).append(rate)
+    waits: dict[str, list[float]] = {}
+    for _ in range(args.repeats if args.rounds else 0):
+        for name, (measure, kind) in LATENCIES.items():
+            times = with_receiver(kind, args.rounds, lambda port, measure=measure: measure(port, args.rounds))
+            waits.setdefault(name, []).append(statistics.median(times) * 1e6)
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    costs = {name: [statistics.median(side) for side in zip(*values, strict=True)] for name, values in cpu.items()}
+    p50 = {name: statistics.median(values) for name, values in waits.items()}
     if args.json:
-        print(json.dumps({"rows": args.rows, "messages_per_second": medians, "cpu_us": costs, "p50_us": waits}))
+        print(json.dumps({"rows": args.rows, "messages_per_second": medians, "p50_us": p50}))
         return
-    floor = next(iter(medians.values()))
-    head = f"{'messages/s':>12} {'× floor':>8} {'CPU µs, sender':>15} {'receiver':>9}"
-    print(f"{'tcp, ' + format(args.rows, ',') + ' records':40} {head}")
+    print(f"{'grpc, ' + format(args.rows, ',') + ' records':40} {'messages/s':>12} {'× by hand':>10}")
     for name, rate in medians.items():
-        print(f"{name:40} {rate:12,.0f} {rate / floor:8.2f} {costs[name][0]:15.2f} {costs[name][1]:9.2f}")
-    echo = next(iter(waits.values()))
-    print(f"\n{'one waiting send':40} {'p50 µs':>12} {'× echo':>8}")
-    for name, wait in waits.items():
-        print(f"{name:40} {wait:12.1f} {wait / echo:8.2f}")
+        by_hand = next((v for n, v in medians.items() if "by hand" in n and n[:5] == name[:5] and same(n, name)), rate)
+        print(f"{name:40} {rate:12,.0f} {rate / by_hand:10.2f}")
+    print(f"\n{'one message':40} {'p50 µs':>12} {'× stream':>10}")
+    for name, wait in p50.items():
+        print(f"{name:40} {wait:12.1f} {wait / p50['stream by hand']:10.2f}")
+
+
+def same(floor: str, name: str) -> bool:
+    """Whether a floor is the one for this row: of as large batches, where there is one."""
+    return floor.startswith("made") or floor.rpartition(" ")[2] == name.rpartition(" ")[2]
 
 
 if __name__ == "__main__":
+
     main()

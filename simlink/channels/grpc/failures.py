@@ -51,7 +51,8 @@ def connect_error(error: grpc.RpcError, endpoint: str, url: str, *, secure: bool
     code = call.code()
     details = _one_line(call.details() or "")
     if secure and code is grpc.StatusCode.UNAVAILABLE:
-        refused = tls.refusal(details, endpoint=endpoint, url=url)
+        # Its text need not say that it is about TLS, but here it can be.
+        refused = tls.refusal(f"TLS: {details}", endpoint=endpoint, url=url)
         if refused is not None:
             refused.__cause__ = error
             return refused
