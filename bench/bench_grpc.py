@@ -49,7 +49,7 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
 
 
-# --- by hand -----------------------------------------------------------------------------------------------------------
+# --- by hand ---------------------------------------------------------------------------------------------------------
 
 
 class Stream:
@@ -123,15 +123,20 @@ def hand_unary(port: int, rows: int, _: int) -> None:
 
 def serve_by_hand(rows: int, *, values: bool) -> int:
     kept: list[Any] = []
+    done = asyncio.Event()
 
     async def stream(_: Any, context: Any) -> None:
         answer = wire.Accept(below=1, credit=1)
         while (batch := await context.read()) is not grpc.aio.EOF:
             kept.extend([decode(body) for body in batch.bodies] if values else batch.bodies)
             await context.write(answer)
+            if len(kept) >= rows:
+                done.set()
 
     async def unary(message: service.Message, _: Any) -> service.PublishReply:
         kept.append(message.body)
+        if len(kept) >= rows:
+            done.set()
         return service.PublishReply(accepted=1)
 
     async def serve() -> None:
@@ -147,15 +152,14 @@ def serve_by_hand(rows: int, *, values: bool) -> int:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("hand", methods),))
         print(server.add_insecure_port(f"{LOCAL}:0"), flush=True)
         await server.start()
-        while len(kept) < rows:
-            await asyncio.sleep(0.01)
+        await done.wait()
         await server.stop(1.0)
 
     asyncio.run(serve())
     return len(kept)
 
 
-# --- ours ----------------------------------------------------------------------------------------------------------------
+# --- ours ------------------------------------------------------------------------------------------------------------
 
 
 def driver(port: int) -> GrpcDriver:
@@ -384,5 +388,4 @@ def same(floor: str, name: str) -> bool:
 
 
 if __name__ == "__main__":
-
     main()

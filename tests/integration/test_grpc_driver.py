@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -402,7 +401,7 @@ def test_what_a_sender_left_with_a_goodbye_is_handed_out_at_any_time():
 
 def test_nothing_is_left_of_many_channels():
     def everything():
-        return len(os.listdir("/proc/self/fd")), {t for t in threading.enumerate() if t.is_alive()}
+        return len(list(Path("/proc/self/fd").iterdir())), {t for t in threading.enumerate() if t.is_alive()}
 
     def once():
         with queue(f"grpc://{LOCAL}:0/orders") as channel, channel.receiver() as rx:
@@ -455,7 +454,7 @@ def test_reflection_lists_the_services_and_gives_their_schema():
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
         }
-        (schema,) = ask(iter([request(file_containing_symbol=f"{SERVICE}.Link")]))
+        (schema,) = ask(iter([request(file_containing_symbol=SERVICE)]))
         assert schema.file_descriptor_response.file_descriptor_proto[0] == pb.DESCRIPTOR.serialized_pb
 
 
@@ -598,7 +597,11 @@ def test_a_bad_peer_is_told_and_cut_off_and_the_others_notice_nothing(frame):
 def test_a_peer_that_speaks_no_http2_harms_nobody():
     d = driver()
     with receiving(d) as rx, sending(d) as tx:
-        for data in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff" * 1000, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\1" * 99):
+        for data in (
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"\xff" * 1000,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\1" * 99,
+        ):
             with socket.create_connection((LOCAL, d.bound_port), timeout=PATIENCE) as bad:
                 bad.sendall(data)
                 with contextlib.suppress(ConnectionResetError):

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,8 +28,10 @@ log = logging.getLogger("simlink")
 
 _QUIET = 0.001
 """Seconds that settlements may gather before they are told."""
-_LAST_WORDS = 0.5
-"""Seconds that senders have to end their calls when all was said."""
+_LAST_WORDS = 0.2
+"""Seconds that calls other than links have left when all was said; a watcher of the health would stay for ever."""
+_LONGEST = 3600.0
+"""Seconds: in effect until it is said otherwise."""
 
 
 class Listener:
@@ -65,14 +66,15 @@ class Listener:
         self._unlistened = threading.Event()
         self._ended = threading.Event()
         self._refused: Exception | None = None
-        self._stop_at = 0.0
         self._armed = False
         self._pump_due = False
         self._pumped = 0.0
         self._loop = loop.enter()
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._failure: Exception | None = None
         self.reception = Reception(
-            self.address, settings.manners(), post=self._post, soon=self._loop.call_soon, notify=self._notify
+            self.address, settings.manners(), post=self._post, soon=self._soon, notify=self._notify
         )
         loop.submit(self._run())
         self._started.wait()
@@ -100,13 +102,10 @@ class Listener:
 
     def stop(self, timeout: float) -> None:
         """Let what is to be said go out, for at most ``timeout`` seconds; then end everything."""
-
-        def begin() -> None:
-            self._stop_at = time.monotonic() + timeout
-            self._stopping.set()
-
-        self._post(begin)
-        self._ended.wait(timeout + 5.0)
+        self._post(self._stopping.set)
+        if not self._ended.wait(timeout):
+            self._post(self._hurry.set)
+            self._ended.wait(5.0)
         loop.leave()
 
     def stats(self, name: str | None = None) -> dict[str, Any]:
@@ -115,6 +114,9 @@ class Listener:
 
     def _post(self, function: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(function)
+
+    def _soon(self, function: Callable[[], None]) -> None:
+        self._loop.call_soon(function)
 
     def _notify(self) -> None:
         # One-shot: the loop arms it when it has told everything, and looks again after it has armed it.
@@ -134,11 +136,27 @@ class Listener:
     def _pump(self) -> None:
         self._pump_due = False
         self._pumped = self._loop.time()
-        self.reception.pump()
+        try:
+            self.reception.pump()
+        except Exception as error:
+            self._fail(error)
+            return
         self._armed = True
         if self.reception.has_settled:
             self._armed = False
             self._settled()
+
+    def _tick(self) -> None:
+        if not self._stopping.is_set():
+            try:
+                self._loop.call_later(self.reception.tick(), self._tick)
+            except Exception as error:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """A defect of ours must reach the readers, not end in a log."""
+        self._failure = error
+        self._stopping.set()
 
     async def _run(self) -> None:
         try:
@@ -166,7 +184,7 @@ class Listener:
             # Streams are counted by the reception, which says why it refuses; this bounds all the other calls.
             maximum_concurrent_rpcs=2 * self.settings.max_connections,
         )
-        health = add_services(server, self.reception)
+        health, links = add_services(server, self.reception)
         try:
             self.port = _bind(server, self._where, self.port, self._credentials)
             await server.start()
@@ -178,26 +196,24 @@ class Listener:
         self.address = self.reception.address = shown(self.host, self.port)
         self._armed = True
         self._started.set()
-        ticking = asyncio.create_task(self._tick())
-        ticking.add_done_callback(lambda _: self._stopping.set())
+        self._tick()
         try:
             await self._stopping.wait()
         finally:
-            ticking.cancel()
+            # Whoever asks for the health hears of it; then the address is free, while calls go on.
             await health.enter_graceful_shutdown()
-            self.reception.close()
-            # Frees the address at once, and waits for the calls.
-            grace = max(_LAST_WORDS, self._stop_at - time.monotonic())
-            stopping = asyncio.create_task(server.stop(min(grace, _LAST_WORDS)))
+            stopping = asyncio.create_task(server.stop(_LONGEST))
             await asyncio.sleep(0)
             self._unlistened.set()
+            self.reception.close()
+            waits = {asyncio.create_task(event.wait()) for event in (links.idle, self._hurry)}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            await server.stop(_LAST_WORDS)
             await stopping
-        if not ticking.cancelled() and ticking.done() and (error := ticking.exception()) is not None:
-            raise error
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(self.reception.tick())
+        if self._failure is not None:
+            raise self._failure
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int, credentials: Any) -> int:
@@ -208,11 +224,9 @@ def _bind(server: grpc.aio.Server, host: str, port: int, credentials: Any) -> in
     """
     try:
         where = shown(host, port)
-        bound: int
-        if credentials is None:
-            bound = server.add_insecure_port(where)
-        else:
-            bound = server.add_secure_port(where, credentials)
+        bound: int = (
+            server.add_insecure_port(where) if credentials is None else server.add_secure_port(where, credentials)
+        )
     except RuntimeError as error:
         raise _reason(host, port) from error
     if not bound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -19,11 +20,14 @@ from simlink.channels.wire.codec import HEAD, decode, encode
 from simlink.channels.wire.frames import FrameError
 from simlink.message import Batch, Message
 
-__all__ = ["add_services"]
+__all__ = ["Links", "add_services"]
+
+log = logging.getLogger("simlink")
 
 
-def add_services(server: grpc.aio.Server, reception: Reception) -> Any:
-    """Put all services into a server; the health servicer, to be told of the end."""
+def add_services(server: grpc.aio.Server, reception: Reception) -> tuple[Any, Links]:
+    """Put all services into a server: the health servicer, to be told of the end, and the links."""
+    links = Links(reception)
     serving = health_pb2.HealthCheckResponse.SERVING
     checks = health.aio.HealthServicer()
     checks._server_status[SERVICE] = serving
@@ -31,7 +35,7 @@ def add_services(server: grpc.aio.Server, reception: Reception) -> Any:
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     methods = {
         # No serializers: frames pass as the bytes they are.
-        "Link": grpc.stream_stream_rpc_method_handler(_Links(reception).serve),
+        "Link": grpc.stream_stream_rpc_method_handler(links.serve),
         "Publish": grpc.unary_unary_rpc_method_handler(
             _Publisher(reception).serve,
             request_deserializer=pb.PublishRequest.FromString,
@@ -39,7 +43,7 @@ def add_services(server: grpc.aio.Server, reception: Reception) -> Any:
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-    return checks
+    return checks, links
 
 
 # --- links ------------------------------------------------------------------------------------------------------------
@@ -56,11 +60,26 @@ class _StreamPeer(Peer):
         self.woken.set()
 
 
-class _Links:
+class Links:
+    """The method Link. ``idle`` is set while nobody calls it."""
+
     def __init__(self, reception: Reception) -> None:
         self._reception = reception
+        self._count = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     async def serve(self, _: Any, context: Any) -> None:
+        self._count += 1
+        self.idle.clear()
+        try:
+            await self._serve(context)
+        finally:
+            self._count -= 1
+            if not self._count:
+                self.idle.set()
+
+    async def _serve(self, context: Any) -> None:
         peer = _StreamPeer(context.peer(), time.monotonic())
         reading = asyncio.create_task(self._read(peer, context))
         writing = asyncio.create_task(self._write(peer, context))
@@ -74,7 +93,10 @@ class _Links:
             self._reception.gone(peer)
             for task in (reading, writing):
                 task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            for end in await asyncio.gather(reading, writing, return_exceptions=True):
+                # A call that ends under our hands is cancelled; anything else is a defect, ours or gRPC's.
+                if isinstance(end, Exception):
+                    log.warning("the stream of %s failed", peer.name, exc_info=end)
         if peer.reason is not None:
             _refuse(context, STATUS_OF[peer.reason.code], peer.reason.message)
 
@@ -105,7 +127,7 @@ class _Links:
                 return
 
 
-# --- plain clients ------------------------------------------------------------------------------------------------------
+# --- plain clients ---------------------------------------------------------------------------------------------------
 
 
 class _Publisher:
@@ -158,5 +180,3 @@ def _message(m: pb.Message) -> Message:
         sequence=m.sequence if m.HasField("sequence") else None,
         timestamp=m.timestamp if m.HasField("timestamp") else None,
     )
-
-

@@ -143,7 +143,7 @@ class Stream:
         self._thread.join(5.0)
 
 
-class _Broken(grpc.RpcError):
+class _Broken(grpc.RpcError):  # type: ignore[misc]  # the library has no types
     """An exception out of the library that has no status."""
 
     def __init__(self, error: Exception) -> None:

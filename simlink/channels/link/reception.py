@@ -1,4 +1,4 @@
-"""The receiving process' end of all links at one address, without the I/O: who is let in, what they say, what they hear.
+"""The receiving process' end of all links at one address, without the I/O: who is let in, and what is said.
 
 A transport has one `Reception` a listener and one `Peer` a connection. It calls `received`, `gone`, `pump` and `tick`
 from one thread, and writes what `Peer.take` gives. `join` and `leave` are for receivers and come from any thread.
@@ -70,7 +70,7 @@ class Bounds:
     nbytes: int = 16 * 1024 * 1024
 
 
-class NoRoom(Exception):  # noqa: N818  # never leaves the transport that asked
+class NoRoom(Exception):
     """Messages that were offered whole find no room now."""
 
 
@@ -201,7 +201,9 @@ class Reception:
                 place = _Place(destination, bounds)
             hub = place.destination.hub
             if hub.mode is not mode:
-                raise ConfigError(f"{name!r} is received as a {hub.mode.value} at {self.address}, not as a {mode.value}")
+                raise ConfigError(
+                    f"{name!r} is received as a {hub.mode.value} at {self.address}, not as a {mode.value}"
+                )
             if place.bounds != bounds:
                 raise ConfigError(f"{name!r} is received at {self.address} with {place.bounds}; asked for {bounds}")
             reader = hub.subscribe(subscription, capacity=capacity, overflow=overflow)
@@ -414,6 +416,7 @@ class Reception:
     def _retire(self, place: _Place) -> None:
         """The last reader has left: settle the accounts with every sender, and let go of them."""
         name = place.destination.hub.name
+        place.destination.pump()
         lost = place.destination.published_and_open()
         if lost:
             log.warning("%s: %d messages of plain clients were accepted and never settled", name, lost)
@@ -455,5 +458,3 @@ class Reception:
             del place.peers[link.sender]
         if link.connected:
             destination.lost(link)
-
-
