@@ -111,6 +111,19 @@ def http(quick: bool) -> Iterator[Row]:
     )
 
 
+def grpc(quick: bool) -> Iterator[Row]:
+    found = ask("grpc", *(["--rows", "50000", "--repeats", "1", "--rounds", "500"] if quick else []))
+    rates, waits = found["messages_per_second"], found["p50_us"]
+    unary = f"unary by hand: {million(rates['ready, unary by hand'])}"
+    yield at_least("grpc, blocks → batches(), end to end", rates["made, channel, blocks to batches()"], 0.5e6, unary)
+    by_hand = rates["made, stream by hand, 1,000"]
+    yield share("grpc, send_many → batches()", rates["made, channel, blocks to batches()"], "stream by hand", by_hand, 0.6)
+    yield at_least("grpc, ready batches of 100", rates["ready, driver, 100"], 0.3e6, unary)
+    ours, stream = waits["channel, send"], waits["stream by hand"]
+    against = f"stream by hand: {stream:.0f} µs; unary: {waits['unary by hand']:.0f} µs"
+    yield Row("grpc, one waiting send, p50", f"{ours:.0f} µs", against, f"{ours / stream:.2f}×", "≤ 2×", ours <= 2 * stream)
+
+
 def kafka(quick: bool) -> Iterator[Row]:
     found = ask("kafka", *(["--count", "30000", "--repeat", "3"] if quick else []))
     for client, ways in found.items():
@@ -212,7 +225,7 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     rows: list[Row] = []
-    for question in (generated, memory, tcp, http, kafka, redis, pace, starting, soak):
+    for question in (generated, memory, tcp, http, grpc, kafka, redis, pace, starting, soak):
         rows += question(options.quick)
     text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)

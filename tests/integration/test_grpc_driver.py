@@ -703,7 +703,7 @@ def test_a_silent_receiver_is_given_up():
         ({"service": "other.Service"}, "is a gRPC server, but no receiver of simlink", False),
         ({"code": grpc.StatusCode.INTERNAL}, "ended the stream: INTERNAL: so it is", True),
         ({"code": grpc.StatusCode.PERMISSION_DENIED}, "refuses: so it is", False),
-        ({"code": grpc.StatusCode.UNAVAILABLE}, "cannot be reached: so it is", True),
+        ({"code": grpc.StatusCode.UNAVAILABLE}, "cannot be reached, or not any more: so it is", True),
     ],
 )
 def test_a_bad_receiver_is_named_in_one_line(answer, says, retryable):

@@ -65,7 +65,7 @@ def connect_error(error: grpc.RpcError, endpoint: str, url: str, *, secure: bool
         what = f"cannot be reached: its name cannot be resolved: {details}"
     elif code is grpc.StatusCode.UNAVAILABLE:
         found = _REASON.search(details)
-        what = f"cannot be reached: {found.group(1) if found else details or 'no reason given'}"
+        what = f"cannot be reached, or not any more: {found.group(1) if found else details or 'no reason given'}"
     else:
         what = f"ended the stream: {status_name(error)}: {details}"
     found_error = ConnectError(f"{endpoint} {what}", url=url, endpoint=endpoint, retryable=retryable)
