@@ -117,11 +117,15 @@ def grpc(quick: bool) -> Iterator[Row]:
     unary = f"unary by hand: {million(rates['ready, unary by hand'])}"
     yield at_least("grpc, blocks → batches(), end to end", rates["made, channel, blocks to batches()"], 0.5e6, unary)
     by_hand = rates["made, stream by hand, 1,000"]
-    yield share("grpc, send_many → batches()", rates["made, channel, blocks to batches()"], "stream by hand", by_hand, 0.6)
+    yield share(
+        "grpc, send_many → batches()", rates["made, channel, blocks to batches()"], "stream by hand", by_hand, 0.6
+    )
     yield at_least("grpc, ready batches of 100", rates["ready, driver, 100"], 0.3e6, unary)
     ours, stream = waits["channel, send"], waits["stream by hand"]
     against = f"stream by hand: {stream:.0f} µs; unary: {waits['unary by hand']:.0f} µs"
-    yield Row("grpc, one waiting send, p50", f"{ours:.0f} µs", against, f"{ours / stream:.2f}×", "≤ 2×", ours <= 2 * stream)
+    yield Row(
+        "grpc, one waiting send, p50", f"{ours:.0f} µs", against, f"{ours / stream:.2f}×", "≤ 2×", ours <= 2 * stream
+    )
 
 
 def kafka(quick: bool) -> Iterator[Row]:

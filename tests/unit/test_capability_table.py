@@ -22,4 +22,9 @@ def test_every_promise_has_a_row_with_its_meaning():
     rows = {cells[1].strip(" `"): cells[2:-1] for line in table.splitlines() if len(cells := line.split("|")) == 8}
     assert {f.name for f in fields(Capabilities)} <= rows.keys()
     assert all(meaning.strip() for meaning, *_ in rows.values())
-    assert rows["takeover"][1:] == [" – ", " 5 s ", " 5 s ", f" {simlink.queue('kafka://h/n').capabilities.takeover:g} s "]
+    assert rows["takeover"][1:] == [
+        " – ",
+        " 5 s ",
+        " 5 s ",
+        f" {simlink.queue('kafka://h/n').capabilities.takeover:g} s ",
+    ]
