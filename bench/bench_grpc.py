@@ -318,14 +318,15 @@ LATENCIES: dict[str, tuple[Callable[[int, int], list[float]], str]] = {
 }
 
 
-def with_receiver(kind: str, rows: int, work: Callable[[int], Any]) -> Any:
-    """Run ``work(port)`` against a receiver in another process."""
+def with_receiver(kind: str, rows: int, work: Callable[[int], Any]) -> tuple[Any, float]:
+    """Run ``work(port)`` against a receiver in another process: its result, and that process' CPU seconds."""
     with subprocess.Popen(
         [sys.executable, __file__, "--receive", kind, "--rows", str(rows)], stdout=subprocess.PIPE, text=True
     ) as child:
         try:
             assert child.stdout is not None
-            return work(int(child.stdout.readline()))
+            result = work(int(child.stdout.readline()))
+            return result, float(child.stdout.readline() or "nan")
         finally:
             try:
                 child.wait(20)
@@ -333,17 +334,19 @@ def with_receiver(kind: str, rows: int, work: Callable[[int], Any]) -> Any:
                 child.kill()
 
 
-def rounds_of(contenders: dict[str, Any], repeats: int, rows: int) -> Iterator[tuple[str, float]]:
+def rounds_of(contenders: dict[str, Any], repeats: int, rows: int) -> Iterator[tuple[str, float, float, float]]:
+    """``(contender, messages/s, CPU µs a message of the sender, of the receiver)``."""
     for _ in range(repeats):
         for name, (send, kind, size, less) in contenders.items():
             count = rows // less // CHUNK * CHUNK
 
-            def run(port: int, send: Send = send, count: int = count, size: int = size) -> float:
-                started = time.perf_counter()
+            def run(port: int, send: Send = send, count: int = count, size: int = size) -> tuple[float, float]:
+                started, before = time.perf_counter(), time.process_time()
                 send(port, count, size)
-                return count / (time.perf_counter() - started)
+                return count / (time.perf_counter() - started), time.process_time() - before
 
-            yield name, with_receiver(kind, count, run)
+            (rate, here), there = with_receiver(kind, count, run)
+            yield name, rate, here / count * 1e6, there / count * 1e6
 
 
 def main() -> None:
@@ -356,27 +359,34 @@ def main() -> None:
     parser.add_argument("--receive", choices=RECEIVERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.receive:
+        before = time.process_time()
         assert RECEIVERS[args.receive](args.rows) >= args.rows
+        print(time.process_time() - before, flush=True)
         os._exit(0)  # the kept values need no tidying away
     clicks()
     rates: dict[str, list[float]] = {}
+    cpu: dict[str, list[tuple[float, float]]] = {}
     chosen = {name: c for name, c in CONTENDERS.items() if args.only in name}
-    for name, rate in rounds_of(chosen, args.repeats, args.rows):
+    for name, rate, here, there in rounds_of(chosen, args.repeats, args.rows):
         rates.setdefault(name, []).append(rate)
+        cpu.setdefault(name, []).append((here, there))
     waits: dict[str, list[float]] = {}
     for _ in range(args.repeats if args.rounds else 0):
         for name, (measure, kind) in LATENCIES.items():
-            times = with_receiver(kind, args.rounds, lambda port, measure=measure: measure(port, args.rounds))
+            times, _ = with_receiver(kind, args.rounds, lambda port, measure=measure: measure(port, args.rounds))
             waits.setdefault(name, []).append(statistics.median(times) * 1e6)
     medians = {name: statistics.median(values) for name, values in rates.items()}
+    costs = {name: [statistics.median(side) for side in zip(*values, strict=True)] for name, values in cpu.items()}
     p50 = {name: statistics.median(values) for name, values in waits.items()}
     if args.json:
-        print(json.dumps({"rows": args.rows, "messages_per_second": medians, "p50_us": p50}))
+        print(json.dumps({"rows": args.rows, "messages_per_second": medians, "cpu_us": costs, "p50_us": p50}))
         return
-    print(f"{'grpc, ' + format(args.rows, ',') + ' records':40} {'messages/s':>12} {'× by hand':>10}")
+    head = f"{'messages/s':>12} {'× by hand':>10} {'CPU µs, sender':>15} {'receiver':>9}"
+    print(f"{'grpc, ' + format(args.rows, ',') + ' records':40} {head}")
     for name, rate in medians.items():
         by_hand = next((v for n, v in medians.items() if "by hand" in n and n[:5] == name[:5] and same(n, name)), rate)
-        print(f"{name:40} {rate:12,.0f} {rate / by_hand:10.2f}")
+        here, there = costs[name]
+        print(f"{name:40} {rate:12,.0f} {rate / by_hand:10.2f} {here:15.2f} {there:9.2f}")
     print(f"\n{'one message':40} {'p50 µs':>12} {'× stream':>10}")
     for name, wait in p50.items():
         print(f"{name:40} {wait:12.1f} {wait / p50['stream by hand']:10.2f}")

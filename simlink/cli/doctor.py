@@ -13,6 +13,7 @@ _WITH = {
     "faker": ("faker",),
     "kafka": ("kafka-python",),
     "confluent": ("confluent-kafka",),
+    "grpc": ("grpcio", "grpcio-health-checking", "grpcio-reflection"),
     "cli": ("click", "rich"),
     "dataframe": ("pandas", "pyarrow"),
 }

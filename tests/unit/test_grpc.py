@@ -105,7 +105,7 @@ class Failed(grpc.RpcError):
     [
         (
             "UNAVAILABLE",
-            "failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:5: connect: Connection refused (111)",
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:5: Connection refused (111)",
             "h:5 cannot be reached: nobody listens there",
             True,
         ),
@@ -141,8 +141,7 @@ def test_whatever_a_plain_client_says_is_a_message_or_a_sentence(data):
         return
     try:
         message = _message(wire)
-    except ValueError as error:
-        assert str(error)
+    except ValueError:
         return
     assert (message.producer is None) == (message.sequence is None)
     assert message.producer is None or len(message.producer) == 16

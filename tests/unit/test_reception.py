@@ -27,6 +27,8 @@ from simlink.message import Batch, Same, Verdict
 
 MANNERS = Manners(heartbeat=1.0, dead=5.0, orphan_after=10.0, hello_timeout=2.0, silence=30.0, max_peers=3)
 
+SMALL = Bounds(10, 1000)
+
 
 class Someone(Peer):
     def __init__(self, desk, name="p"):
@@ -62,7 +64,7 @@ class Desk:
     def notify(self):
         self.notified += 1
 
-    def receive(self, name="orders", mode=Mode.QUEUE, bounds=Bounds(10, 1000), subscription=None):
+    def receive(self, name="orders", mode=Mode.QUEUE, bounds=SMALL, subscription=None):
         return self.reception.join(name, mode, bounds, subscription, capacity=100, overflow="block")
 
     def leave(self, reader, name="orders"):
