@@ -57,8 +57,15 @@ class Desk:
     def __init__(self):
         self.now = 100.0
         self.notified = 0
+        self.hastened = []
         self.reception = Reception(
-            "here:1", MANNERS, post=lambda f: f(), soon=lambda f: f(), notify=self.notify, clock=lambda: self.now
+            "here:1",
+            MANNERS,
+            post=lambda f: f(),
+            soon=lambda f: f(),
+            notify=self.notify,
+            hasten=self.hastened.append,
+            clock=lambda: self.now,
         )
 
     def notify(self):
@@ -105,6 +112,34 @@ def test_accepted_when_it_comes_and_settled_when_it_is_pumped(desk):
     desk.reception.pump()
     assert [f.below for f in peer.hears() if isinstance(f, Settle)] == [3]
     assert not desk.reception.has_settled
+
+
+def test_an_acceptance_does_not_wait_for_what_was_settled_nor_the_other_way_round(desk):
+    reader = desk.receive()
+    peer = Someone(desk)
+    peer.hello()
+    peer.say(BatchFrame(0, numbered(0, 1)))
+    (incoming,) = reader.receive(10, 0.0)
+    settle(reader, incoming)
+    assert kinds(peer.say(BatchFrame(1, numbered(1, 1)))) == [Accept]
+    desk.reception.pump()
+    assert [f.below for f in peer.hears() if isinstance(f, Settle)] == [1]
+
+
+def test_credit_that_is_kept_back_while_readers_are_busy_is_looked_at_soon(desk):
+    reader = desk.receive(bounds=Bounds(65_536, 1 << 24))
+    peer = Someone(desk)
+    peer.hello()
+    for at in range(0, 20_000, 1_000):
+        peer.say(BatchFrame(at, numbered(at, 1_000)))
+        (incoming,) = reader.receive(10, 0.0)
+        settle(reader, incoming)
+        desk.reception.pump()
+    assert desk.hastened
+    credit = max(f.credit for f in peer.hears())
+    desk.now += 1.0
+    desk.reception.tick()
+    assert max(f.credit for f in peer.hears() if not isinstance(f, Heartbeat)) > credit
 
 
 def test_a_peer_that_is_writing_takes_the_news_itself(desk):

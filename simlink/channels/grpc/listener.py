@@ -73,8 +73,14 @@ class Listener:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._failure: Exception | None = None
+        self._next_tick: asyncio.TimerHandle | None = None
         self.reception = Reception(
-            self.address, settings.manners(), post=self._post, soon=self._soon, notify=self._notify
+            self.address,
+            settings.manners(),
+            post=self._post,
+            soon=self._soon,
+            notify=self._notify,
+            hasten=self._hasten,
         )
         loop.submit(self._run())
         self._started.wait()
@@ -149,9 +155,19 @@ class Listener:
     def _tick(self) -> None:
         if not self._stopping.is_set():
             try:
-                self._loop.call_later(self.reception.tick(), self._tick)
+                self._next_tick = None
+                self._hasten(self.reception.tick())
             except Exception as error:
                 self._fail(error)
+
+    def _hasten(self, seconds: float) -> None:
+        """Tick within so many seconds."""
+        planned = self._next_tick
+        if planned is not None:
+            if planned.when() <= self._loop.time() + seconds:
+                return
+            planned.cancel()
+        self._next_tick = self._loop.call_later(seconds, self._tick)
 
     def _fail(self, error: Exception) -> None:
         """A defect of ours must reach the readers, not end in a log."""

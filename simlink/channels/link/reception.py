@@ -17,7 +17,7 @@ from typing import Any
 
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
-from simlink.channels.link.destination import Destination
+from simlink.channels.link.destination import PAUSE, Destination
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.wire.frames import (
     BatchFrame,
@@ -149,7 +149,8 @@ class Reception:
     manners: deadlines and limits.
     post: run a function soon in the thread of this object; called from any thread.
     soon: run a function when what `Peer.wake` has started is under way; called in the thread of this object.
-    notify: something was settled; called from any thread, under a hub's lock.
+    notify: something was settled, so `pump` is due soon; called from any thread, under a hub's lock.
+    hasten: `tick` is due within so many seconds; called in the thread of this object.
     clock: seconds, monotonic.
     """
 
@@ -161,6 +162,7 @@ class Reception:
         post: Callable[[Callable[[], None]], None],
         soon: Callable[[Callable[[], None]], None],
         notify: Callable[[], None],
+        hasten: Callable[[float], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
@@ -169,6 +171,7 @@ class Reception:
         self._post = post
         self._soon = soon
         self._notify = notify
+        self._hasten = hasten
         self._clock = clock
         self._places: dict[str, _Place] = {}
         self._joining = threading.Lock()
@@ -286,7 +289,8 @@ class Reception:
             destination.heard(link)
             place = self._places.get(destination.hub.name)
             if place is not None:
-                self._tell(place)
+                # What came is accepted at once, for its sender may wait; what was settled may gather for `pump`.
+                self._tell(place, settlements=False)
 
     def garbage(self, peer: Peer, error: FrameError) -> None:
         """What came cannot be read, or makes no sense."""
@@ -366,19 +370,21 @@ class Reception:
 
     # --- telling ------------------------------------------------------------------------------------------------
 
-    def _tell(self, place: _Place) -> None:
-        place.destination.pump()
+    def _tell(self, place: _Place, *, settlements: bool = True) -> None:
+        place.destination.pump(settlements=settlements)
         now = self._clock()
         for peer in place.peers.values():
             peer._tell(now)
         # Only then the readers: their work, and the interpreter lock it takes, would stand between a sender and the
         # answer that it waits for.
         self._soon(place.destination.announce)
+        if place.destination.holding_back:
+            self._hasten(PAUSE)
 
     def pump(self) -> None:
         """Tell the senders what was settled."""
         for place in list(self._places.values()):
-            if place.destination.has_settled or place.destination.holding_back:
+            if place.destination.has_settled:
                 self._tell(place)
 
     @property
