@@ -338,7 +338,7 @@ def rounds_of(contenders: dict[str, Any], repeats: int, rows: int) -> Iterator[t
     """``(contender, messages/s, CPU µs a message of the sender, of the receiver)``."""
     for _ in range(repeats):
         for name, (send, kind, size, less) in contenders.items():
-            count = rows // less // CHUNK * CHUNK
+            count = max(rows // less // CHUNK, 1) * CHUNK
 
             def run(port: int, send: Send = send, count: int = count, size: int = size) -> tuple[float, float]:
                 started, before = time.perf_counter(), time.process_time()
