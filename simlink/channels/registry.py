@@ -21,6 +21,7 @@ _BUILT_IN = {
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",
+    "amqp": "simlink.channels.rabbitmq:RabbitMQDriver",
 }
 
 
