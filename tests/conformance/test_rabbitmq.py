@@ -1,5 +1,7 @@
 """RabbitMQ keeps every promise, over a real broker."""
 
+from typing import ClassVar
+
 import pytest
 
 from simlink.testing import conformance
@@ -19,7 +21,7 @@ class RabbitMQHarness(conformance.Harness):
 
 
 class QuorumHarness(RabbitMQHarness):
-    options = {"queue_type": "quorum"}
+    options: ClassVar = {"queue_type": "quorum"}
 
 
 QUEUES = {"classic": RabbitMQHarness, "quorum": QuorumHarness}

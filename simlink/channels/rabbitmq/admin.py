@@ -43,9 +43,7 @@ def delete(settings: Settings, timeout: float) -> None:
             queues = {settings.queue_of(None)}
         else:
             exchange = settings.topic_exchange
-            setup.ask(
-                f"deleting the exchange {exchange!r}", lambda c, give: c.exchange_delete(exchange, callback=give)
-            )
+            setup.ask(f"deleting the exchange {exchange!r}", lambda c, give: c.exchange_delete(exchange, callback=give))
             queues = set(known_queues(settings, forget=True))
         for queue in sorted(filter(None, queues)):
             _delete_queue(setup, queue)

@@ -44,12 +44,8 @@ class Row(NamedTuple):
 
 
 def write_rows(batch: Batch, queue: str | None, *, identity: bool) -> list[Row]:
-    """A batch as it is published.
-
-    Args:
-        queue: where all of it goes; None for a topic, where the key is the way.
-        identity: whether the identity is sent.
-    """
+    """A batch as it is published: to one queue, or with ``queue`` None to a topic, where the key is the way. With or
+    without the identity."""
     n = len(batch)
     ids: Sequence[bytes | None] = Same(None, n)
     if identity:
@@ -72,8 +68,13 @@ def write_rows(batch: Batch, queue: str | None, *, identity: bool) -> list[Row]:
 def _seconds(batch: Batch) -> Sequence[int | None]:
     times = batch.timestamps
     if isinstance(times, Same):
-        return Same(None if times.value is None else int(times.value) // 1_000_000, len(times))
-    return [None if t is None else int(t) // 1_000_000 for t in times]
+        return Same(_second(times.value), len(times))
+    return list(map(_second, times))
+
+
+def _second(time: int | None) -> int | None:
+    """AMQP's timestamps begin in 1970."""
+    return None if time is None or time < 0 else int(time) // 1_000_000
 
 
 def _text_or_bytes(key: bytes) -> str | bytes:

@@ -90,7 +90,7 @@ class Link:
 
     @property
     def connection(self) -> pika.SelectConnection:
-        """pika's connection. For its own thread, except for what never changes."""
+        """The connection itself. For its own thread, except for what never changes."""
         assert self._connection is not None
         return self._connection
 
@@ -115,6 +115,7 @@ class Link:
         Args:
             channel: whose end is an answer too.
             start: begins it, and passes on what it is given as the callback.
+            deadline: when to give up, by the monotonic clock.
 
         Raises:
             AMQPError, OSError: what pika says of the channel's or the connection's end. ConnectTimeout: no answer.

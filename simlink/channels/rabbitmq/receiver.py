@@ -13,10 +13,9 @@ import uuid
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pika import exceptions
-from pika.channel import Channel
 
 from simlink.channels.driver import Incoming, Lease, Mode, ReceiverDriver, ReceiverOptions, Settlement
 from simlink.channels.rabbitmq.columns import Delivered, attempts_of, read_rows
@@ -27,6 +26,9 @@ from simlink.channels.rabbitmq.tags import Tags, Word, shortened
 from simlink.channels.rabbitmq.topology import prepare_receiver
 from simlink.errors import ConfigError, ConnectError, StateError
 from simlink.message import Batch, Same, Verdict
+
+if TYPE_CHECKING:
+    from pika.channel import Channel
 
 __all__ = ["RabbitMQReceiver"]
 

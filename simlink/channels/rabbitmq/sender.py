@@ -12,10 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pika import spec
-from pika.channel import Channel
 
 from simlink.channels.driver import Mode, Outcome, OutcomeKind, SenderDriver
 from simlink.channels.rabbitmq.columns import Row, write_rows
@@ -26,6 +25,9 @@ from simlink.channels.rabbitmq.settings import Settings
 from simlink.channels.rabbitmq.topology import prepare_sender
 from simlink.errors import SendError, StateError
 from simlink.message import Batch
+
+if TYPE_CHECKING:
+    from pika.channel import Channel
 
 __all__ = ["RabbitMQSender"]
 
@@ -206,12 +208,13 @@ class RabbitMQSender(SenderDriver):
         for at, row in enumerate(rows):
             try:
                 # Mandatory on topics too: that is how the messages that nobody gets are counted.
-                publish(exchange, row.routing_key, row.body, row.properties, mandatory=True)  # type: ignore[arg-type]  # bytes will do
+                publish(exchange, row.routing_key, row.body, row.properties, mandatory=True)
             except Exception as error:
                 if not channel.is_open:
                     # Only what was surely not handed over goes back; the rest is what the end of the channel makes it.
                     self._confirms.published(position + first, rows[first : at + 1])
-                    self._held.appendleft((position + at + 1, rows[at + 1 :]))
+                    if rows[at + 1 :]:
+                        self._held.appendleft((position + at + 1, rows[at + 1 :]))
                     return
                 self._confirms.published(position + first, rows[first:at])
                 first = at + 1

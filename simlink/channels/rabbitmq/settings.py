@@ -29,9 +29,7 @@ OPTIONS: Mapping[str, Option] = {
     "binding": Option(
         str, None, "the routing keys that a subscription gets, as a comma list; all of them unless given"
     ),
-    "queue_type": Option(
-        str, None, "of a queue that is created; classic unless given", choices=("classic", "quorum")
-    ),
+    "queue_type": Option(str, None, "of a queue that is created; classic unless given", choices=("classic", "quorum")),
     "single_active_consumer": Option(
         bool, None, "create the queue so that one receiver at a time reads; receiver(exclusive=True) asks for it too"
     ),

@@ -49,13 +49,9 @@ class Tags:
         return range(first, first + count)
 
     def settle(self, verdict: Verdict, first: int, last: int, *, later: bool = False) -> list[Word]:
-        """A verdict over those of the tags ``first … last`` that have none.
+        """A verdict over those of the tags ``first … last`` that have none; what to tell the broker of it.
 
-        Args:
-            later: a nack that waits: the tags are to be given to `due` one day.
-
-        Returns:
-            What to tell the broker now; with ``later`` what to tell it then.
+        With ``later`` it is a nack that waits: what is returned is to be given to `due` one day.
         """
         marks = self._marks
         begin, stop = max(first - self._base, 0), min(last + 1 - self._base, len(marks))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
-
-from pika.channel import Channel
+from typing import TYPE_CHECKING, Any
 
 from simlink.channels.driver import Mode
 from simlink.channels.rabbitmq.failures import NOT_FOUND, operation_failure, reply_code
 from simlink.channels.rabbitmq.link import Link
 from simlink.channels.rabbitmq.settings import PRIVATE_EXPIRES_MS, Settings
 from simlink.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pika.channel import Channel
 
 __all__ = ["Setup", "known_queues", "prepare_receiver", "prepare_sender"]
 
@@ -128,12 +129,8 @@ def prepare_receiver(
 ) -> bool:
     """A receiver's open: its queue, and on a topic the exchange and the bindings.
 
-    Args:
-        private: the queue of an unnamed subscription.
-        again: the receiver was joined before.
-
-    Returns:
-        False where a private queue that was there before is gone, with all that it held. Nothing was made then.
+    A ``private`` queue is an unnamed subscription's. False where it was there before (``again``) and is gone now, with
+    all that it held; nothing was made then.
     """
     setup = Setup(link, settings, deadline)
     try:
