@@ -22,6 +22,7 @@ _BUILT_IN = {
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",
     "amqp": "simlink.channels.rabbitmq:RabbitMQDriver",
+    "amqps": "simlink.channels.rabbitmq:RabbitMQDriver",
 }
 
 

@@ -28,13 +28,13 @@ MISSED_BEATS = 3
 
 
 class RabbitMQDriver(Driver):
-    """``amqp://[user:password@]host[:5672][,host…][/vhost]/name``, with pika.
+    """``amqp://[user:password@]host[:5672][,host…][/vhost]/name``, with pika; ``amqps://`` with TLS, on port 5671.
 
     A queue is the durable queue NAME, reached through the default exchange. A topic is the durable exchange NAME with
     a durable queue NAME.SUBSCRIPTION for each named subscription and an expiring one for an unnamed.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("amqp",)
+    schemes: ClassVar[tuple[str, ...]] = ("amqp", "amqps")
     options: ClassVar[Mapping[str, Option]] = OPTIONS
 
     def __init__(self, target: Target, *, mode: Mode, **options: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from typing import TYPE_CHECKING
 
 from pika import exceptions
@@ -13,6 +12,7 @@ from pika.adapters.utils.connection_workflow import (
     AMQPConnectorStackTimeout,
 )
 
+from simlink.channels.tls import explain
 from simlink.errors import (
     ConfigError,
     ConnectError,
@@ -87,13 +87,13 @@ def _causes(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def connect_failure(error: BaseException, settings: Settings) -> ConnectError:
-    """No connection: what the broker, the certificate check or the operating system said of it, in one sentence."""
+def connect_failure(error: BaseException, settings: Settings, user: str) -> ConnectError:
+    """No connection: what the broker, the TLS handshake or the operating system said of it, in one sentence."""
     causes = _causes(error)
     # A definite answer of one server says more than another one's silence.
     cause = next((c for c in causes if _refused(c)), causes[-1])
     found = ConnectError(
-        _why(cause, settings), url=settings.url, endpoint=settings.endpoint, retryable=not _refused(cause)
+        _why(cause, settings, user), url=settings.url, endpoint=settings.endpoint, retryable=not _refused(cause)
     )
     found.__cause__ = cause
     return found
@@ -101,20 +101,21 @@ def connect_failure(error: BaseException, settings: Settings) -> ConnectError:
 
 def _refused(cause: BaseException) -> bool:
     """Whether trying again is of no use."""
-    if isinstance(cause, ssl.SSLCertVerificationError | exceptions.AuthenticationError):
-        return not isinstance(cause, exceptions.ProbableAuthenticationError)
-    return _reply(cause)[0] in {ACCESS_REFUSED, NOT_ALLOWED}
+    if isinstance(cause, exceptions.AuthenticationError):
+        return True
+    return _reply(cause)[0] in {ACCESS_REFUSED, NOT_ALLOWED} or explain(cause) is not None
 
 
-def _why(cause: BaseException, settings: Settings) -> str:
+def _why(cause: BaseException, settings: Settings, user: str) -> str:
     code, words = _reply(cause)
     where = f"RabbitMQ at {settings.servers}"
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the certificate of {where} was not accepted: {cause.verify_message or cause}"
+    encryption = explain(cause)
+    if encryption is not None:
+        return f"TLS with {where} is refused: {encryption}"
     if code == ACCESS_REFUSED and isinstance(cause, exceptions.ProbableAuthenticationError):
-        return f"{where} refused the user {settings.user!r}: wrong name or password, or not allowed from this host"
+        return f"{where} refused the user {user!r}: wrong name or password, or not allowed from this host"
     if code in {ACCESS_REFUSED, NOT_ALLOWED}:
-        return f"{where} refused the virtual host {settings.vhost!r} to {settings.user!r}: {_plain(words)}"
+        return f"{where} refused the virtual host {settings.vhost!r} to {user!r}: {_plain(words)}"
     if isinstance(cause, exceptions.IncompatibleProtocolError):
         return f"what answers at {settings.servers} does not speak AMQP 0-9-1, or closed the connection at once"
     return f"no connection to {where}: {_plain(words)}"

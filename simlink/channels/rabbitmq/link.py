@@ -18,6 +18,7 @@ from pika.channel import Channel
 
 from simlink.channels.rabbitmq.failures import connect_failure, connect_timeout
 from simlink.channels.rabbitmq.settings import Settings
+from simlink.channels.tls import client_context
 
 __all__ = ["Link", "left"]
 
@@ -61,6 +62,7 @@ class Link:
         self._role = role
         self._on_lost = on_lost
         self._loop = IOLoop()
+        self._parameters: Sequence[pika.ConnectionParameters] = ()
         self._connection: pika.SelectConnection | None = None
         self._workflow: Any = None
         self._connected = threading.Event()
@@ -78,15 +80,22 @@ class Link:
 
         Raises:
             ConnectError, ConnectTimeout: as `SenderDriver.open` says. The link is closed then.
+            ConfigError: a certificate's file is not what it should be.
         """
-        self._timeout = timeout
+        try:
+            # Asked for here, in the caller's thread: files that were renewed, a password that changes.
+            user, password = self._settings.who()
+            self._parameters = self._addresses(user, password, timeout)
+        except BaseException:
+            self._loop.close()
+            raise
         self._thread.start()
         if not self._connected.wait(timeout):
             self.close(0.0)
             raise connect_timeout(self._settings, timeout)
         if self.error is not None:
             self.close(0.0)
-            raise connect_failure(self.error, self._settings)
+            raise connect_failure(self.error, self._settings, user)
 
     @property
     def connection(self) -> pika.SelectConnection:
@@ -191,7 +200,7 @@ class Link:
     def _run(self) -> None:
         try:
             self._workflow = pika.SelectConnection.create_connection(
-                self._parameters(), self._on_done, custom_ioloop=self._loop
+                self._parameters, self._on_done, custom_ioloop=self._loop
             )
             self._loop.start()
         except Exception as error:
@@ -215,15 +224,17 @@ class Link:
             except Exception as error:
                 self.error = self.error or error
 
-    def _parameters(self) -> Sequence[pika.ConnectionParameters]:
+    def _addresses(self, user: str, password: str, timeout: float) -> Sequence[pika.ConnectionParameters]:
         settings = self._settings
-        share = max(self._timeout / len(settings.hosts), 0.1)
+        share = max(timeout / len(settings.hosts), 0.1)
+        context = None if settings.tls is None else client_context(settings.tls)
         return [
             pika.ConnectionParameters(
                 host=name,
                 port=port,
                 virtual_host=settings.vhost,
-                credentials=pika.PlainCredentials(settings.user, settings.password),
+                credentials=pika.PlainCredentials(user, password),
+                ssl_options=None if context is None else pika.SSLOptions(context, name),
                 heartbeat=settings.heartbeat,
                 connection_attempts=1,
                 retry_delay=0,

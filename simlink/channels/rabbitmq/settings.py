@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from simlink.channels import credentials, tls
+from simlink.channels.credentials import Login
 from simlink.channels.driver import Mode
+from simlink.channels.tls import Tls
 from simlink.channels.url import Option, Target
 from simlink.errors import ConfigError, InvalidURL, NotSupported
 
 __all__ = ["MAX_MESSAGE_BYTES", "MAX_NAME_BYTES", "OPTIONS", "PRIVATE_EXPIRES_MS", "Settings"]
 
-DEFAULT_PORT = 5672
+PORTS = {"amqp": 5672, "amqps": 5671}
 MAX_NAME_BYTES = 255
 """AMQP 0-9-1 writes names and routing keys as short strings (4.2.5.3)."""
 MAX_MESSAGE_BYTES = 134_217_728
@@ -42,7 +45,12 @@ OPTIONS: Mapping[str, Option] = {
         int, 8192, "messages that are given to the broker and not confirmed; more wait here", minimum=1
     ),
     "client_id": Option(str, "simlink", "the name that the broker shows for our connections"),
+    **tls.OPTIONS,
+    **credentials.LOGIN,
 }
+
+GUEST = ("guest", "guest")
+"""RabbitMQ's own first user, which it lets in from the same host only."""
 
 _EXCHANGE_TYPE = "topic"
 
@@ -56,6 +64,8 @@ class Settings:
         vhost: the virtual host.
         name: the destination's name.
         url: the URL with secrets masked, for messages.
+        tls: how to encrypt; None for plain connections.
+        login: as whom; RabbitMQ's guest where nobody is named.
         the rest: as in `OPTIONS`; times in seconds.
     """
 
@@ -64,8 +74,8 @@ class Settings:
     name: str
     url: str
     mode: Mode
-    user: str
-    password: str = field(repr=False)
+    tls: Tls | None
+    login: Login
     queue: str | None
     exchange: str | None
     exchange_type: str | None
@@ -95,22 +105,35 @@ class Settings:
                 f"{target}: only the virtual host may stand before the name; write a '/' in its name as %2F"
             )
         values = {name: options.get(name, option.default) for name, option in OPTIONS.items()}
+        encryption = Tls.of(values, secure=target.scheme == "amqps", where=str(target))
+        login = Login.of(target, values.pop("credentials"), family="amqp")
+        for name in tls.OPTIONS:
+            del values[name]
         vhost = target.path[0] if target.path else "/"
         for what, name in (("name", target.name), ("queue", values["queue"]), ("exchange", values["exchange"])):
             if name is not None:
                 _check_name(target, what, name)
         _check_mode(target, mode, values)
-        hosts = tuple(target.address(host, DEFAULT_PORT) for host in target.hosts)
+        hosts = tuple(target.address(host, PORTS[target.scheme]) for host in target.hosts)
         return cls(
             hosts=hosts,
             vhost=vhost,
             name=target.name,
             url=str(target),
             mode=mode,
-            user="guest" if target.user is None else target.user,
-            password="guest" if target.user is None else target.password or "",
+            tls=encryption,
+            login=login,
             **values,
         )
+
+    def who(self) -> tuple[str, str]:
+        """User and password, asked for at each connect.
+
+        Raises:
+            ConnectError: the function that was given for it failed.
+        """
+        user, password = self.login.get() or GUEST
+        return user or GUEST[0], password
 
     @property
     def servers(self) -> str:
