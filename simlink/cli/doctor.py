@@ -13,6 +13,7 @@ _WITH = {
     "faker": ("faker",),
     "kafka": ("kafka-python",),
     "confluent": ("confluent-kafka",),
+    "rabbitmq": ("pika",),
     "cli": ("click", "rich"),
     "dataframe": ("pandas", "pyarrow"),
 }

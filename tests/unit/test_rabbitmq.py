@@ -1,7 +1,7 @@
 """What the RabbitMQ driver decides without a broker: URLs, names, arguments, columns, and what an error says."""
 
-from collections import namedtuple
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import pika
 import pytest
@@ -22,7 +22,13 @@ from simlink.channels.url import parse_url
 from simlink.errors import ConfigError, ConnectError, InvalidURL, NotSupported, SendError
 from simlink.message import EMPTY_HEADERS, Batch, Same
 
-Deliver = namedtuple("Deliver", "delivery_tag redelivered routing_key")
+
+class Deliver(NamedTuple):
+    """What there is of pika's own in a delivery."""
+
+    delivery_tag: int
+    redelivered: bool
+    routing_key: Any
 
 
 def settings(url="amqp://mq/orders", mode=Mode.QUEUE, **options):
@@ -250,6 +256,9 @@ def handshake(error):
     return AMQPConnectionWorkflowFailed([AMQPConnectorAMQPHandshakeError(error)])
 
 
+REFUSED = AMQPConnectorSocketConnectError(ConnectionRefusedError(111, "Connection refused"))
+
+
 def closed(code, text):
     return repr(exceptions.ConnectionClosedByBroker(code, text))
 
@@ -275,7 +284,7 @@ def closed(code, text):
         (handshake(exceptions.ProbableAuthenticationError("StreamLostError: …")), True, "closed during the login"),
         (handshake(exceptions.IncompatibleProtocolError("x")), True, "does not speak AMQP"),
         (
-            AMQPConnectionWorkflowFailed([AMQPConnectorSocketConnectError(ConnectionRefusedError(111, "Connection refused"))]),
+            AMQPConnectionWorkflowFailed([REFUSED]),
             True,
             "Connection refused",
         ),
@@ -285,7 +294,7 @@ def closed(code, text):
                     AMQPConnectorAMQPHandshakeError(
                         exceptions.ProbableAuthenticationError(closed(403, "ACCESS_REFUSED - no"))
                     ),
-                    AMQPConnectorSocketConnectError(ConnectionRefusedError(111, "Connection refused")),
+                    REFUSED,
                 ]
             ),
             False,

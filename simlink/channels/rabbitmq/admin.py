@@ -44,17 +44,19 @@ def delete(settings: Settings, timeout: float) -> None:
         else:
             exchange = settings.topic_exchange
             setup.ask(f"deleting the exchange {exchange!r}", lambda c, give: c.exchange_delete(exchange, callback=give))
-            queues = set(known_queues(settings, forget=True))
+            queues = set(known_queues(settings))
         for queue in sorted(filter(None, queues)):
-            _delete_queue(setup, queue)
+            _delete_queue(setup, settings, queue)
 
 
 def delete_queue(settings: Settings, queue: str, timeout: float) -> None:
     """Remove a subscription's queue; nothing if it is not there."""
     with _setup(settings, timeout) as setup:
-        _delete_queue(setup, queue)
+        _delete_queue(setup, settings, queue)
 
 
-def _delete_queue(setup: Setup, queue: str) -> None:
+def _delete_queue(setup: Setup, settings: Settings, queue: str) -> None:
     # RabbitMQ answers "deleted" for what is not there as well.
     setup.ask(f"deleting the queue {queue!r}", lambda c, give: c.queue_delete(queue, callback=give))
+    if settings.mode is Mode.TOPIC:
+        known_queues(settings, drop=queue)

@@ -70,7 +70,7 @@ def _reply(error: BaseException) -> tuple[int | None, str]:
     if isinstance(error, AMQPConnectorStackTimeout):
         return None, "no answer"
     if isinstance(error, exceptions.AMQPHeartbeatTimeout):
-        return None, "no sign of life from the broker"
+        return None, str(error) or "no sign of life from the broker"
     if isinstance(error, exceptions.StreamLostError):
         return None, "the connection was lost"
     if isinstance(error, OSError):

@@ -24,6 +24,9 @@ __all__ = ["Link", "left"]
 
 GRACE = 0.2
 """The least that closing grants the broker for its goodbye."""
+STILL = 1.25
+"""How many heartbeats the thread may stand still: its last sign of life may be half of one older, and the broker gives
+up after two at the earliest."""
 CUT = 5.0
 """How long the thread may take to end once its connection was cut."""
 
@@ -69,6 +72,8 @@ class Link:
         self._asked: set[_Answer] = set()
         self._main: Channel | None = None
         self._closing = False
+        self._beaten = time.monotonic()
+        self._stillness = settings.heartbeat * STILL
         self._thread = threading.Thread(target=self._run, name=f"simlink-amqp-{role}-{settings.name}", daemon=True)
         self.error: BaseException | None = None
         """Why the link is gone; None while it lives."""
@@ -109,6 +114,12 @@ class Link:
         said = str((self.connection.server_properties or {}).get("version", ""))
         parts = said.partition("-")[0].split(".")
         return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the broker still counts with this link, as far as can be told here: it is not lost, and its thread
+        did not stand still for so long that the broker may have given what was delivered on it to somebody else."""
+        return self.error is None and time.monotonic() - self._beaten <= self._stillness
 
     def post(self, callback: Callable[[], None]) -> None:
         """Have something done by the link's thread, soon; in the order of the calls. Lost when the link is gone."""
@@ -256,7 +267,17 @@ class Link:
         result.add_on_close_callback(self._on_closed)
         if self._closing:
             self._end()
+        self._beaten = time.monotonic()
+        self._beat()
         self._connected.set()
+
+    def _beat(self) -> None:
+        if not self.alive:
+            still = time.monotonic() - self._beaten
+            self.fail(exceptions.AMQPHeartbeatTimeout(f"this process stood still for {still:.1f} s"))
+            return
+        self._beaten = time.monotonic()
+        self._loop.call_later(self._settings.heartbeat / 4, self._beat)
 
     def _on_closed(self, _connection: Any, reason: BaseException) -> None:
         self.fail(reason)

@@ -24,7 +24,7 @@ from simlink.channels.rabbitmq.link import Link, left
 from simlink.channels.rabbitmq.settings import Settings
 from simlink.channels.rabbitmq.tags import Tags, Word, shortened
 from simlink.channels.rabbitmq.topology import prepare_receiver
-from simlink.errors import ConfigError, ConnectError, StateError
+from simlink.errors import ConfigError, ConnectError, StateError, TransportError
 from simlink.message import Batch, Same, Verdict
 
 if TYPE_CHECKING:
@@ -40,14 +40,33 @@ REMEMBERED = 65_536
 Identity = tuple[bytes, int]
 
 
+class _LinkLease(Lease):
+    """A hold that ends with its link, or when that can no longer be relied on (rule 10 of the semantics)."""
+
+    __slots__ = ("_given", "_link")
+
+    def __init__(self, name: str, link: Link) -> None:
+        self._given = True
+        self._link = link
+        super().__init__(name)
+
+    @property
+    def valid(self) -> bool:
+        return self._given and self._link.alive
+
+    @valid.setter
+    def valid(self, given: bool) -> None:
+        self._given = given
+
+
 class _Hold:
     """One channel: what was delivered on it, and what was said of that."""
 
-    def __init__(self, name: str, credit: int) -> None:
-        self.lease = Lease(name)
+    def __init__(self, name: str, credit: int, link: Link) -> None:
+        self.lease = _LinkLease(name, link)
         self.credit = credit
         self.buffer: deque[Delivered] = deque()
-        self.link: Link | None = None
+        self.link = link
         self.channel: Channel | None = None
         self.lock = threading.Lock()  # over what follows
         self.tags = Tags()
@@ -55,9 +74,6 @@ class _Hold:
         self.posted = False
         self.delayed = 0
         self.handed: deque[tuple[range, Batch, Sequence[int]]] = deque()
-
-    def lost(self) -> BaseException | None:
-        return None if self.link is None else self.link.error
 
 
 class RabbitMQReceiver(ReceiverDriver):
@@ -88,9 +104,8 @@ class RabbitMQReceiver(ReceiverDriver):
     def open(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         self._leave(0.0)
-        hold = _Hold(self._queue, self._prefetch)
-        link = Link(self._settings, "recv", partial(self._on_lost, hold))
-        hold.link = link
+        link = Link(self._settings, "recv", self._news.set)
+        hold = _Hold(self._queue, self._prefetch, link)
         link.open(timeout)
         try:
             self._prepare(link, deadline)
@@ -138,9 +153,8 @@ class RabbitMQReceiver(ReceiverDriver):
             raise StateError("this RabbitMQ receiver is not open")
         deadline = time.monotonic() + timeout
         while True:
-            lost = hold.lost()
-            if lost is not None:
-                raise receive_failure(lost, self._settings)
+            if not hold.link.alive:
+                raise self._lost(hold)
             room = self._room(hold)
             if room and hold.buffer:
                 return [self._hand_out(hold, min(limit, room))]
@@ -150,7 +164,7 @@ class RabbitMQReceiver(ReceiverDriver):
                 return []
             self._hungry = True
             # Looked at again: what came before the flag was up set nothing.
-            if not (hold.buffer and self._room(hold)) and hold.lost() is None:
+            if not (hold.buffer and self._room(hold)) and hold.link.error is None:
                 self._news.wait(wait)
             self._hungry = False
             self._news.clear()
@@ -164,7 +178,7 @@ class RabbitMQReceiver(ReceiverDriver):
             self._settle(hold, s)
         if hold is not None and hold.words and not hold.posted:
             hold.posted = True
-            self._post(hold, partial(self._speak, hold))
+            hold.link.post(partial(self._speak, hold))
         if self._hungry:
             self._news.set()
 
@@ -184,7 +198,7 @@ class RabbitMQReceiver(ReceiverDriver):
                 )
             # A consumer's credit is fixed when it begins, so another one on the same channel takes the rest. It stays:
             # to cancel it would put back what is on its way to it behind what is not.
-            self._post(hold, partial(self._consume_more, hold, count - hold.credit))
+            hold.link.post(partial(self._consume_more, hold, count - hold.credit))
             hold.credit = count
         self._prefetch = count
 
@@ -193,7 +207,7 @@ class RabbitMQReceiver(ReceiverDriver):
         hold = self._hold
         if hold is None:
             return
-        if self._private and hold.lost() is None and hold.link is not None and hold.channel is not None:
+        if self._private and hold.link.alive and hold.channel is not None:
             channel = hold.channel
             try:
                 hold.link.ask(channel, lambda give: channel.queue_delete(self._queue, callback=give), deadline)
@@ -237,6 +251,11 @@ class RabbitMQReceiver(ReceiverDriver):
         assert tokens[0] == rows[0][0].delivery_tag
         return Incoming(batch, tokens, attempts, hold.lease)
 
+    def _lost(self, hold: _Hold) -> TransportError:
+        hold.lease.valid = False
+        still = exceptions.AMQPHeartbeatTimeout("this process stood still for longer than its heartbeat")
+        return receive_failure(hold.link.error or still, self._settings)
+
     def _recalled(self, batch: Batch, attempts: list[int]) -> list[int]:
         if not self._again:
             return attempts
@@ -258,7 +277,7 @@ class RabbitMQReceiver(ReceiverDriver):
             else:
                 hold.words += words
         if later and words:
-            self._post(hold, partial(self._wait, hold, s.delay, words))
+            hold.link.post(partial(self._wait, hold, s.delay, words))
 
     def _remember(self, hold: _Hold, words: Sequence[Word]) -> None:
         """How often these were handed out, for when they come again."""
@@ -272,17 +291,12 @@ class RabbitMQReceiver(ReceiverDriver):
         while len(self._again) > REMEMBERED:
             self._again.popitem(last=False)
 
-    def _post(self, hold: _Hold, callback: Any) -> None:
-        if hold.link is not None:
-            hold.link.post(callback)
-
     def _leave(self, timeout: float) -> None:
         hold, self._hold = self._hold, None
         if hold is None:
             return
         hold.lease.valid = False
-        if hold.link is not None:
-            hold.link.close(timeout)
+        hold.link.close(timeout)
         hold.buffer.clear()
 
     # --- the link's thread --------------------------------------------------------------------------------------
@@ -310,8 +324,7 @@ class RabbitMQReceiver(ReceiverDriver):
                 channel.basic_reject(word.tag, requeue=word.verdict is Verdict.NACK)
 
     def _wait(self, hold: _Hold, delay: float, words: Sequence[Word]) -> None:
-        if hold.link is not None:
-            hold.link.later(delay, partial(self._due, hold, words))
+        hold.link.later(delay, partial(self._due, hold, words))
 
     def _due(self, hold: _Hold, words: Sequence[Word]) -> None:
         with hold.lock:
@@ -329,7 +342,3 @@ class RabbitMQReceiver(ReceiverDriver):
         """The broker ended our reading: the queue was deleted, or moved to another node."""
         self._counts["cancelled"] += 1
         link.fail(exceptions.ConsumerCancelled("the queue was deleted or moved"))
-
-    def _on_lost(self, hold: _Hold) -> None:
-        hold.lease.valid = False
-        self._news.set()

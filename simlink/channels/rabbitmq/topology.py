@@ -21,14 +21,18 @@ _known: dict[tuple[tuple[tuple[str, int], ...], str, str], set[str]] = {}
 _known_lock = threading.Lock()
 
 
-def known_queues(settings: Settings, add: str | None = None, *, forget: bool = False) -> set[str]:
+def known_queues(settings: Settings, *, add: str | None = None, drop: str | None = None) -> set[str]:
     """The queues of named subscriptions of this topic that this process declared: AMQP cannot list a topic's queues,
     and deleting a topic should leave nothing of ours behind."""
     key = (settings.hosts, settings.vhost, settings.topic_exchange)
     with _known_lock:
+        found = _known.pop(key, set())
         if add is not None:
-            _known.setdefault(key, set()).add(add)
-        return set(_known.pop(key, ()) if forget else _known.get(key, ()))
+            found.add(add)
+        found.discard(drop or "")
+        if found:
+            _known[key] = found
+        return set(found)
 
 
 class Setup:
