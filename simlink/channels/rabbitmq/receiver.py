@@ -37,6 +37,11 @@ log = logging.getLogger("simlink.rabbitmq")
 REMEMBERED = 65_536
 """Of how many nacked messages the number of attempts is known here; a classic queue only says "again"."""
 
+FLOW, ENOUGH, PATIENCE = 8, 200, 0.005
+"""In a flow (so many came the last time, no longer ago than four times PATIENCE, in seconds) a receive waits up to
+PATIENCE for ENOUGH: to wake a thread for every 18 messages, as they come, and to wake it again for each until it runs,
+took about a quarter more processor time a message (measured). A message that comes alone does not wait."""
+
 Identity = tuple[bytes, int]
 
 
@@ -95,8 +100,10 @@ class RabbitMQReceiver(ReceiverDriver):
         self._joined = False
         self._again: OrderedDict[Identity, int] = OrderedDict()
         self._news = threading.Event()
-        self._hungry = False
+        self._hungry = 0  # how many messages a waiting receive wants to be woken for; 0 where none waits
         self._woken = False
+        self._last_size = 0
+        self._last_time = 0.0
         self._counts = dict.fromkeys(("stale", "gaps", "cancelled"), 0)
 
     # --- joining ------------------------------------------------------------------------------------------------
@@ -157,16 +164,19 @@ class RabbitMQReceiver(ReceiverDriver):
                 raise self._lost(hold)
             room = self._room(hold)
             if room and hold.buffer:
+                self._gather(hold, min(limit, room, ENOUGH), left(deadline))
+                if not hold.link.alive:
+                    continue
                 return [self._hand_out(hold, min(limit, room))]
             wait = left(deadline)
             if self._woken or not wait:
                 self._woken = False
                 return []
-            self._hungry = True
+            self._hungry = 1
             # Looked at again: what came before the flag was up set nothing.
             if not (hold.buffer and self._room(hold)) and hold.link.error is None:
                 self._news.wait(wait)
-            self._hungry = False
+            self._hungry = 0
             self._news.clear()
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -239,6 +249,19 @@ class RabbitMQReceiver(ReceiverDriver):
         held = hold.tags.in_hand
         return max(0, self._prefetch - held) if held else self._prefetch
 
+    def _gather(self, hold: _Hold, enough: int, wait: float) -> None:
+        """In a flow, let a few more come before they are handed out."""
+        now = time.monotonic()
+        # Half of the credit: the rest is on its way, or waits for what is handed out now to be acknowledged.
+        enough = min(enough, hold.credit // 2)
+        flowing = self._last_size >= FLOW and now - self._last_time < 4 * PATIENCE
+        if flowing and wait and not self._woken and len(hold.buffer) < enough:
+            self._hungry = enough
+            if len(hold.buffer) < enough and hold.link.error is None:
+                self._news.wait(min(wait, PATIENCE))
+            self._hungry = 0
+            self._news.clear()
+
     def _hand_out(self, hold: _Hold, limit: int) -> Incoming:
         buffer = hold.buffer
         rows = [buffer.popleft() for _ in range(min(limit, len(buffer)))]
@@ -249,6 +272,7 @@ class RabbitMQReceiver(ReceiverDriver):
             tokens = hold.tags.hand_out(len(rows))
             hold.handed.append((tokens, batch, attempts))
         assert tokens[0] == rows[0][0].delivery_tag
+        self._last_size, self._last_time = len(rows), time.monotonic()
         return Incoming(batch, tokens, attempts, hold.lease)
 
     def _lost(self, hold: _Hold) -> TransportError:
@@ -305,7 +329,9 @@ class RabbitMQReceiver(ReceiverDriver):
         self, buffer: deque[Delivered], _channel: Channel, method: Any, properties: Any, body: bytes
     ) -> None:
         buffer.append((method, properties, body))
-        if self._hungry:
+        if 0 < self._hungry <= len(buffer):
+            # Once: a reader that has not come yet to take the flag down must not be called for every message.
+            self._hungry = 0
             self._news.set()
 
     def _speak(self, hold: _Hold) -> None:

@@ -278,6 +278,8 @@ class RabbitMQSender(SenderDriver):
     ) -> None:
         self._report(kind, first, stop, ambiguous=ambiguous, error=error)
         if self._hungry:
+            # Once, until somebody waits again.
+            self._hungry = False
             self._news.set()
 
     def _report(
