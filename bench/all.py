@@ -149,6 +149,22 @@ def redis(quick: bool) -> Iterator[Row]:
     yield Row("Redis, one message, p50", f"{ours:.0f} µs", where, f"{ours / hand:.2f}×", "≤ 2×", ours <= 2 * hand)
 
 
+def rabbitmq(quick: bool) -> Iterator[Row]:
+    found = ask("rabbitmq", *(["--count", "10000", "--repeat", "3", "--rounds", "200"] if quick else []))
+    rows = (
+        ("RabbitMQ, sent and confirmed", "out", "windowed", "pika windowed by hand", 0.9),
+        ("RabbitMQ, sent and confirmed", "out", "each", "pika, confirm per message", 10),
+        ("RabbitMQ, consumed, decoded, acknowledged", "in", "in by hand", "pika by hand", 0.85),
+    )
+    for what, ours, hand, name, least in rows:
+        ratio = found[f"{ours} / {hand}"]
+        against = f"{name}: {million(found[hand])}"
+        yield Row(what, million(found[ours]), against, f"{ratio:.2f}×", f"≥ {least:g}×", ratio >= least)
+    ours, raw, ratio = found["p50"], found["p50 by hand"], found["p50 / p50 by hand"]
+    what = "RabbitMQ, one message sent, confirmed and received, p50"
+    yield Row(what, f"{ours:.0f} µs", f"pika by hand: {raw:.0f} µs", f"{ratio:.2f}×", "≤ 2×", ratio <= 2)
+
+
 def pace(quick: bool) -> Iterator[Row]:
     for row in ask("pace", *(["--seconds", "2", "--repeat", "1"] if quick else [])):
         off, lag = abs(row["reached"] / row["asked"] - 1), row["lag_p99_ms"]
@@ -229,7 +245,7 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     rows: list[Row] = []
-    for question in (generated, memory, tcp, http, grpc, kafka, redis, pace, starting, soak):
+    for question in (generated, memory, tcp, http, grpc, kafka, rabbitmq, redis, pace, starting, soak):
         rows += question(options.quick)
     text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)

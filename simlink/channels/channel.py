@@ -295,6 +295,7 @@ class Channel:
         at: str | None = None,
         idle: float | None = None,
         overflow: str = "block",
+        exclusive: bool = False,
         settle_timeout: float | None = None,
         serializer: Serializer | None = None,
     ) -> Receiver:
@@ -310,6 +311,8 @@ class Channel:
             at: which of several hosts in the URL this process listens on (brokerless).
             idle: iteration ends after this many quiet seconds; None waits until the receiver is closed.
             overflow: "block" or "drop", when a topic's subscription is full (memory and brokerless).
+            exclusive: one receiver at a time reads and the others wait for its end, so that order survives a takeover
+                (where a broker hands out in the log's order: RabbitMQ).
             settle_timeout: take a message back when it was not settled within this many seconds; None never does.
             serializer: another one than the channel's.
 
@@ -332,11 +335,17 @@ class Channel:
             raise NotSupported(f"{self.url}: at= names a host to listen on; this transport has a broker")
         if overflow == "drop" and (self.mode is Mode.QUEUE or caps.order is Order.DISPATCH):
             raise NotSupported(f"{self.url}: overflow='drop' is for topics without a broker")
+        if exclusive and caps.order is not Order.DISPATCH:
+            raise NotSupported(
+                f"{self.url}: exclusive=True is for transports whose order needs it; here it is {caps.order.value}"
+            )
         if prefetch is None:
             prefetch = 500 if caps.cross_process and not caps.brokerless else 65_536
         elif prefetch < 1:
             raise ConfigError(f"prefetch must be at least 1, not {prefetch}")
-        options = ReceiverOptions(prefetch=prefetch, start=start, reset=reset, at=at, overflow=overflow)
+        options = ReceiverOptions(
+            prefetch=prefetch, start=start, reset=reset, at=at, overflow=overflow, exclusive=exclusive
+        )
         receiver = Receiver(
             self,
             self._driver.receiver(subscription, options),

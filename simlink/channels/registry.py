@@ -29,6 +29,8 @@ _BUILT_IN = {
     "rediss": "simlink.channels.redis:RedisDriver",
     "redis+pubsub": "simlink.channels.redis:RedisPubSubDriver",
     "rediss+pubsub": "simlink.channels.redis:RedisPubSubDriver",
+    "amqp": "simlink.channels.rabbitmq:RabbitMQDriver",
+    "amqps": "simlink.channels.rabbitmq:RabbitMQDriver",
 }
 
 

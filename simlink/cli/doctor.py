@@ -14,6 +14,9 @@ _WITH = {
     "kafka": ("kafka-python",),
     "confluent": ("confluent-kafka",),
     "grpc": ("grpcio", "grpcio-health-checking", "grpcio-reflection"),
+    "http": ("uvicorn", "httptools"),
+    "rabbitmq": ("pika",),
+    "redis": ("redis", "hiredis"),
     "cli": ("click", "rich"),
     "dataframe": ("pandas", "pyarrow"),
 }

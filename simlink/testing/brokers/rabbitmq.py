@@ -62,7 +62,7 @@ class RabbitMQBroker(Broker):
         (folder / "advanced.config").write_text("[].\n", encoding="ascii")
 
     def _command(self, folder: Path) -> tuple[list[str], dict[str, str]]:
-        client, distribution, epmd = self.ports
+        client, distribution, epmd = self.ports[:3]
         return [self.locate()], {
             "HOME": str(folder / "home"),
             "RABBITMQ_NODENAME": self.node,
