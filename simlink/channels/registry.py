@@ -20,6 +20,7 @@ _BUILT_IN = {
     "tcp": "simlink.channels.tcp:TcpDriver",
     "http": "simlink.channels.http:HttpDriver",
     "https": "simlink.channels.http:HttpDriver",
+    "tcps": "simlink.channels.tcp:TcpDriver",
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",

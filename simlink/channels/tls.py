@@ -116,6 +116,8 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     """
     _need_certificate(tls)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # A client that only sends would close with tickets unread, and so reset the connection before all was read here.
+    context.num_tickets = 0
     context.minimum_version = _VERSIONS[tls.minimum]
     if tls.ca is not None:
         _trust(context, tls.ca, tls.where)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
+from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.wire.codec import FrameReader, encode
 from simlink.channels.wire.frames import Code, ErrorFrame, Frame
 
@@ -28,9 +30,10 @@ class Connection:
         heard: when bytes last came. sent: when bytes last went.
         waiting_since: when the first byte of an incomplete frame came, or None.
         closing_at: when it will be closed whatever happens; nothing it says counts any more. None while it is up.
+        distrust: why TLS was refused, or None.
     """
 
-    def __init__(self, sock: socket.socket, peer: str, now: float, max_frame_bytes: int) -> None:
+    def __init__(self, sock: socket.socket | SecureSocket, peer: str, now: float, max_frame_bytes: int) -> None:
         self.sock = sock
         self.peer = peer
         self.reader = FrameReader(max_frame_bytes)
@@ -43,21 +46,30 @@ class Connection:
         self.waiting_since: float | None = None
         self.closing_at: float | None = None
         self.out = bytearray()
+        self.secure = isinstance(sock, SecureSocket)
+        self.distrust: ssl.SSLError | None = None
 
     def receive(self, now: float) -> bool:
         """Read what is there; False when the peer has closed, or the connection is broken."""
-        with self.reader.buffer() as room:
-            try:
-                count = self.sock.recv_into(room)
-            except (BlockingIOError, InterruptedError):
-                return True
-            except OSError:
+        while True:
+            with self.reader.buffer() as room:
+                size = len(room)
+                try:
+                    count = self.sock.recv_into(room)
+                except (BlockingIOError, InterruptedError):
+                    return True
+                except ssl.SSLError as error:
+                    self.distrust = error
+                    return False
+                except OSError:
+                    return False
+            if not count:
                 return False
-        if not count:
-            return False
-        self.reader.received(count)
-        self.heard = now
-        return True
+            self.reader.received(count)
+            self.heard = now
+            # What TLS has deciphered is behind the selector, which would not tell of it.
+            if not self.secure or count < size:
+                return True
 
     def noted(self, now: float, frames: int) -> None:
         """After reading: remember since when a frame is incomplete."""
@@ -85,9 +97,16 @@ class Connection:
         self.out += data
         return len(self.out) <= _MAX_OUT
 
+    @property
+    def unsent(self) -> bool:
+        """Whether anything waits for the socket to take it."""
+        return bool(self.out) or (isinstance(self.sock, SecureSocket) and self.sock.unsent)
+
     def flush(self) -> bool:
         """Send what is queued; False when the connection is broken."""
         try:
+            if isinstance(self.sock, SecureSocket):
+                self.sock.flush()
             while self.out:
                 del self.out[: self.sock.send(self.out)]
         except (BlockingIOError, InterruptedError):

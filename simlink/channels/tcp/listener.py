@@ -10,16 +10,19 @@ import contextlib
 import logging
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+from simlink.channels import tls
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import PAUSE, Destination
 from simlink.channels.tcp.connection import Connection
+from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.settings import Bounds, Settings, resolve, shown
 from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import (
@@ -62,6 +65,7 @@ class Listener:
 
     Raises:
         ConnectError: the address is in use, or not of this machine.
+        ConfigError: TLS without a certificate, or with files that are not what they should be.
     """
 
     def __init__(self, host: str, port: int, settings: Settings) -> None:
@@ -70,6 +74,7 @@ class Listener:
         self.users = 0
         self.error: Exception | None = None
         self.counts: Counter[str] = Counter()
+        self._context = None if settings.tls is None else tls.server_context(settings.tls)
         self._socket = _bind(host, port)
         self.port: int = self._socket.getsockname()[1]
         self.address = shown(host, self.port)
@@ -266,7 +271,8 @@ class Listener:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(sock, shown(*address[:2]), now, self.settings.max_frame_bytes)
+            channel = sock if self._context is None else SecureSocket(sock, self._context)
+            connection = Connection(channel, shown(*address[:2]), now, self.settings.max_frame_bytes)
             self.counts["opened"] += 1
             busy = len(self._connections) >= self.settings.max_connections
             self._connections.add(connection)
@@ -286,6 +292,11 @@ class Listener:
                 self._close(connection)
             return
         open_ = connection.receive(now)
+        if connection.distrust is not None:
+            self._distrust(connection, connection.distrust, now)
+            return
+        if connection.unsent:
+            self._watch(connection)
         count = 0
         try:
             while connection.closing_at is None and (frame := connection.reader.next_frame()) is not None:
@@ -390,7 +401,7 @@ class Listener:
     def _flush(self, connection: Connection) -> None:
         if not connection.flush():
             self._close(connection)
-        elif not connection.out:
+        elif not connection.unsent:
             self._selector.modify(connection.sock, selectors.EVENT_READ, connection)
             if connection.closing_at is not None:
                 with contextlib.suppress(OSError):
@@ -423,6 +434,18 @@ class Listener:
         connection.say_goodbye(code, message, now, retryable=retryable)
         if connection.out:
             self._watch(connection)
+
+    def _distrust(self, connection: Connection, error: ssl.SSLError, now: float) -> None:
+        """TLS was refused, by either side. The peer reads TLS's own alert, or a plain frame if it knows no TLS."""
+        self.counts["refused"] += 1
+        why = tls.explain(error) or error.reason or error
+        if isinstance(connection.sock, SecureSocket) and connection.sock.plain:
+            why = "it does not speak TLS"
+            connection.sock, connection.secure = connection.sock.unwrapped(), False
+            message = f"only TLS is spoken at {self.address}: tcps://"
+            connection.send(ErrorFrame(Code.PROTOCOL, message), now)
+        log.warning("%s: cut off %s: %s", self.address, connection.peer, why)
+        self._refuse(connection, None, "", now)
 
     def _forget(self, connection: Connection) -> None:
         if connection.destination is not None and connection.link is not None and connection.link.connected:

@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+from simlink.channels.tls import Tls
 from simlink.channels.url import Host
 from simlink.errors import ConnectError
 
@@ -23,6 +24,7 @@ class Settings:
     frame_timeout: float = 30.0
     max_frame_bytes: int = 8 * 1024 * 1024
     max_connections: int = 1024
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
