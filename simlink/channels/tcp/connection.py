@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.wire.codec import FrameReader, encode
-from simlink.channels.wire.frames import Code, ErrorFrame, Frame
+from simlink.channels.wire.frames import Code, ErrorFrame, Frame, Hello
 
 if TYPE_CHECKING:
     from simlink.channels.link.destination import Destination
@@ -18,6 +18,8 @@ __all__ = ["Connection"]
 
 _MAX_OUT = 4 * 1024 * 1024
 """A peer that leaves this much unread is not reading at all: what it is told is absolute, and small."""
+_STRANGER = 64 * 1024
+"""The longest frame of a peer that is not let in yet: it makes us hold no more than this."""
 _LINGER = 1.0
 """Seconds that a peer which is cut off has to read why."""
 
@@ -31,12 +33,13 @@ class Connection:
         waiting_since: when the first byte of an incomplete frame came, or None.
         closing_at: when it will be closed whatever happens; nothing it says counts any more. None while it is up.
         distrust: why TLS was refused, or None.
+        asked: its Hello and the nonce that its Proof must be of, while that is awaited.
     """
 
     def __init__(self, sock: socket.socket | SecureSocket, peer: str, now: float, max_frame_bytes: int) -> None:
         self.sock = sock
         self.peer = peer
-        self.reader = FrameReader(max_frame_bytes)
+        self.reader = FrameReader(min(max_frame_bytes, _STRANGER))
         self.link: ReceiverLink | None = None
         self.destination: Destination | None = None
         self.opened = now
@@ -48,6 +51,7 @@ class Connection:
         self.out = bytearray()
         self.secure = isinstance(sock, SecureSocket)
         self.distrust: ssl.SSLError | None = None
+        self.asked: tuple[Hello, bytes] | None = None
 
     def receive(self, now: float) -> bool:
         """Read what is there; False when the peer has closed, or the connection is broken."""
@@ -96,6 +100,11 @@ class Connection:
             data = data[count:]
         self.out += data
         return len(self.out) <= _MAX_OUT
+
+    @property
+    def identity(self) -> bytes:
+        """Who the peer is, where its certificate proves it."""
+        return self.sock.peer() if isinstance(self.sock, SecureSocket) else b""
 
     @property
     def unsent(self) -> bool:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from simlink.channels import tls
+from simlink.channels import credentials, tls
 from simlink.channels.driver import (
     Capabilities,
     Driver,
@@ -18,6 +18,7 @@ from simlink.channels.driver import (
     ReceiverOptions,
     SenderDriver,
 )
+from simlink.channels.link import proof
 from simlink.channels.tcp.receiver import TcpReceiver
 from simlink.channels.tcp.sender import TcpSender
 from simlink.channels.tcp.settings import Bounds, Settings
@@ -53,6 +54,7 @@ class TcpDriver(Driver):
         "buffer_messages": Option(int, 65_536, "bound of each subscription's buffer, in messages", minimum=1),
         "buffer_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes", minimum=1),
         **tls.OPTIONS,
+        **credentials.SECRET,
     }
 
     def __init__(
@@ -94,7 +96,10 @@ class TcpDriver(Driver):
             max_frame_bytes,
             max_connections,
             tls.Tls.of(security, secure=scheme == "tcps", where=str(target)),
+            credentials.Secret.of(target, "secret", security.get("secret"), family="tcp"),
         )
+        if isinstance(security.get("secret"), str):
+            proof.checked(security["secret"], str(target))
         self.bounds = Bounds(buffer_messages, buffer_bytes)
         self.binding = threading.Lock()
         self.bound_port = 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from simlink.channels import tls
 from simlink.channels.driver import Outcome, SenderDriver
+from simlink.channels.link import proof
 from simlink.channels.link.sender import SenderLink
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.settings import resolve, shown
@@ -19,11 +20,13 @@ from simlink.channels.wire.codec import FrameReader, encode
 from simlink.channels.wire.frames import (
     Accept,
     Bye,
+    Challenge,
     Code,
     ErrorFrame,
     Frame,
     FrameError,
     Heartbeat,
+    Proof,
     Returned,
     Settle,
     Welcome,
@@ -132,7 +135,12 @@ class TcpSender(SenderDriver):
         """HELLO, and wait for the answer."""
         self._reader = FrameReader(self._settings.max_frame_bytes)
         self._heard = time.monotonic()
-        self._put(encode(self._link.hello()))
+        hello, secret = self._link.hello(), self._settings.secret.get()
+        key = None if secret is None else proof.checked(secret, self._url)
+        if key is not None:
+            hello.nonce = proof.fresh()
+        proven = key is None
+        self._put(encode(hello))
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -146,6 +154,16 @@ class TcpSender(SenderDriver):
             except FrameError as error:
                 self._bad_frames += 1
                 raise self._problem(ConnectError, f"is not a receiver: {error}", retryable=False) from error
+            if isinstance(frame, Challenge) and key is not None and not proven:
+                if not proof.same(frame.proof, proof.of_receiver(key, hello, frame.nonce)):
+                    self._tell(ErrorFrame(Code.SECRET, "the shared secrets differ"))
+                    raise self._problem(ConnectError, "does not know the shared secret", retryable=False)
+                proven = True
+                self._tell(Proof(proof.of_sender(key, hello, frame.nonce)))
+                continue
+            if isinstance(frame, Welcome) and not proven:
+                what = "does not ask for the shared secret: it was given none, or is too old to know of it"
+                raise self._problem(ConnectError, what, retryable=False)
             if isinstance(frame, Welcome):
                 try:
                     self._done += self._link.welcome(frame)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from simlink.channels.credentials import Secret
 from simlink.channels.tls import Tls
 from simlink.channels.url import Host
 from simlink.errors import ConnectError
@@ -25,6 +26,7 @@ class Settings:
     max_frame_bytes: int = 8 * 1024 * 1024
     max_connections: int = 1024
     tls: Tls | None = None
+    secret: Secret = field(default_factory=lambda: Secret("secret"))
 
 
 @dataclass(frozen=True, slots=True)
