@@ -24,6 +24,9 @@ _BUILT_IN = {
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",
+    "kafkas": "simlink.channels.kafka:KafkaDriver",
+    "kafkas+python": "simlink.channels.kafka:KafkaDriver",
+    "kafkas+confluent": "simlink.channels.kafka:KafkaDriver",
 }
 
 

@@ -182,9 +182,10 @@ class TcpSender(SenderDriver):
 
     def _refuse_distrust(self, error: Exception | None) -> None:
         """Raise what TLS has to say about an error, if that is what it is."""
-        refusal = None if error is None else tls.refusal(error, endpoint=str(self._endpoint), url=self._url)
-        if refusal is not None:
-            raise refusal
+        if error is not None:
+            refusal = tls.refusal(error, endpoint=str(self._endpoint), url=self._url, tls=self._settings.tls)
+            if refusal is not None:
+                raise refusal
 
     def _problem(self, kind: type[ConnectError], what: str, *, retryable: bool = True) -> ConnectError:
         return kind(f"{self._endpoint} {what}", url=self._url, endpoint=self._endpoint, retryable=retryable)
