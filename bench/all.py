@@ -111,6 +111,12 @@ def http(quick: bool) -> Iterator[Row]:
     )
 
 
+def encrypted(quick: bool) -> Iterator[Row]:
+    rates = ask("tls", *(["--rows", "100000", "--repeats", "3", "--rounds", "500"] if quick else []))
+    rates = rates["messages_per_second"]
+    yield share("tcps, send_many → batches()", rates["tcps"], "tcp", rates["tcp"], 0.6)
+
+
 def kafka(quick: bool) -> Iterator[Row]:
     found = ask("kafka", *(["--count", "30000", "--repeat", "3"] if quick else []))
     for client, ways in found.items():
@@ -198,7 +204,7 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     rows: list[Row] = []
-    for question in (generated, memory, tcp, http, kafka, pace, starting, soak):
+    for question in (generated, memory, tcp, encrypted, http, kafka, pace, starting, soak):
         rows += question(options.quick)
     text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)
