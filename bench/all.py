@@ -128,6 +128,12 @@ def grpc(quick: bool) -> Iterator[Row]:
     )
 
 
+def encrypted(quick: bool) -> Iterator[Row]:
+    rates = ask("tls", *(["--rows", "100000", "--repeats", "3", "--rounds", "500"] if quick else []))
+    rates = rates["messages_per_second"]
+    yield share("tcps, send_many → batches()", rates["tcps"], "tcp", rates["tcp"], 0.6)
+
+
 def kafka(quick: bool) -> Iterator[Row]:
     found = ask("kafka", *(["--count", "30000", "--repeat", "3"] if quick else []))
     for client, ways in found.items():
@@ -245,7 +251,7 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     rows: list[Row] = []
-    for question in (generated, memory, tcp, http, grpc, kafka, rabbitmq, redis, pace, starting, soak):
+    for question in (generated, memory, tcp, encrypted, http, grpc, kafka, rabbitmq, redis, pace, starting, soak):
         rows += question(options.quick)
     text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)

@@ -103,13 +103,20 @@ class Login:
 class Secret:
     """A token or a shared secret, looked up when it is needed. Its repr does not show it."""
 
-    __slots__ = ("_ask", "given", "name")
+    __slots__ = ("_ask", "_source", "given", "name")
 
-    def __init__(self, name: str, ask: Callable[[], str | None], *, given: bool) -> None:
+    def __init__(self, name: str, source: str | Callable[[], str] | None = None, *, url: str = "") -> None:
         self.name = name
-        self._ask = ask
-        self.given = given
+        self._source = source
+        self._ask: Callable[[], str | None] = _text(source, name, url) if callable(source) else lambda: source
+        self.given = source is not None
         """Whether there is one."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and (self.name, self._source) == (other.name, other._source)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self._source))
 
     def __repr__(self) -> str:
         return f"Secret({self.name!r}, {'**' if self.given else 'none'})"
@@ -123,12 +130,12 @@ class Secret:
         """
         url = str(target)
         if callable(value):
-            return cls(name, _text(value, name, url), given=True)
+            return cls(name, value, url=url)
         variable = f"SIMLINK_{family.upper()}_{name.upper()}"
         text = value if value is not None else os.environ.get(variable) or None
         if text is not None and not text:
             raise ConfigError(f"{url}: {name}= is empty")
-        return cls(name, lambda: text, given=text is not None)
+        return cls(name, text, url=url)
 
     def get(self) -> str | None:
         """The text; None where none was given.

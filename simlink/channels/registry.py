@@ -18,6 +18,7 @@ __all__ = ["driver_class", "known_schemes"]
 _BUILT_IN = {
     "memory": "simlink.channels.memory:MemoryDriver",
     "tcp": "simlink.channels.tcp:TcpDriver",
+    "tcps": "simlink.channels.tcp:TcpDriver",
     "http": "simlink.channels.http:HttpDriver",
     "https": "simlink.channels.http:HttpDriver",
     "grpc": "simlink.channels.grpc:GrpcDriver",
@@ -25,12 +26,15 @@ _BUILT_IN = {
     "kafka": "simlink.channels.kafka:KafkaDriver",
     "kafka+python": "simlink.channels.kafka:KafkaDriver",
     "kafka+confluent": "simlink.channels.kafka:KafkaDriver",
+    "kafkas": "simlink.channels.kafka:KafkaDriver",
+    "kafkas+python": "simlink.channels.kafka:KafkaDriver",
+    "kafkas+confluent": "simlink.channels.kafka:KafkaDriver",
+    "amqp": "simlink.channels.rabbitmq:RabbitMQDriver",
+    "amqps": "simlink.channels.rabbitmq:RabbitMQDriver",
     "redis": "simlink.channels.redis:RedisDriver",
     "rediss": "simlink.channels.redis:RedisDriver",
     "redis+pubsub": "simlink.channels.redis:RedisPubSubDriver",
     "rediss+pubsub": "simlink.channels.redis:RedisPubSubDriver",
-    "amqp": "simlink.channels.rabbitmq:RabbitMQDriver",
-    "amqps": "simlink.channels.rabbitmq:RabbitMQDriver",
 }
 
 

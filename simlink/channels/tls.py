@@ -116,6 +116,8 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     """
     _need_certificate(tls)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # A client that only sends would close with tickets unread, and so reset the connection before all was read here.
+    context.num_tickets = 0
     context.minimum_version = _VERSIONS[tls.minimum]
     if tls.ca is not None:
         _trust(context, tls.ca, tls.where)
@@ -177,6 +179,7 @@ def _show(context: ssl.SSLContext, tls: Tls) -> None:
 
 _UNTRUSTED = "its certificate is not signed by a trusted CA; give its CA with ca="
 _UNSHOWN = "it wants a client certificate; give one with cert= and key="
+_UNWELCOME = "it does not trust our certificate; see cert= (and ca= at its side)"
 _TOO_OLD = "the two sides have no TLS version in common; see tls_min="
 _PLAIN = "it does not speak TLS on this port"
 
@@ -199,7 +202,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"alert.certificate.required|did not return a certificate|certificate required", _UNSHOWN),
     (
         r"alert.(?:unknown.ca|bad.certificate|certificate.unknown|unsupported.certificate)",
-        "it does not trust our certificate; see cert= (and ca= at its side)",
+        _UNWELCOME,
     ),
     (r"alert.certificate.expired", "our certificate has expired"),
     (r"alert.certificate.revoked", "our certificate was revoked"),
@@ -231,15 +234,20 @@ def explain(error: BaseException | str) -> str | None:
     return None
 
 
-def refusal(error: BaseException | str, *, endpoint: str, url: str | None = None) -> ConnectError | None:
+def refusal(
+    error: BaseException | str, *, endpoint: str, url: str | None = None, tls: Tls | None = None
+) -> ConnectError | None:
     """The same as an error that is not retryable; None if it was not TLS that failed.
 
     Args:
         error: as `explain` takes it; it becomes the cause.
         endpoint: ``host:port``.
         url: the channel's, masked.
+        tls: what we had: some servers say the same of no certificate as of a wrong one.
     """
     why = explain(error)
+    if why == _UNWELCOME and tls is not None and tls.cert is None:
+        why = _UNSHOWN
     if why is None:
         return None
     found = ConnectError(f"TLS with {endpoint} is refused: {why}", url=url, endpoint=endpoint)

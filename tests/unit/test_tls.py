@@ -139,6 +139,15 @@ def test_a_client_that_may_not_in_is_told_why(authority, stranger, server, versi
     assert at_server is not None
 
 
+def test_no_certificate_is_told_from_a_wrong_one_where_the_server_says_the_same():
+    said = "[SSL: SSLV3_ALERT_BAD_CERTIFICATE] sslv3 alert bad certificate"
+    none = tls.refusal(said, endpoint="h:1", tls=options())
+    wrong = tls.refusal(said, endpoint="h:1", tls=options(cert="c.pem"))
+
+    assert str(none) == "TLS with h:1 is refused: it wants a client certificate; give one with cert= and key="
+    assert str(wrong) == "TLS with h:1 is refused: it does not trust our certificate; see cert= (and ca= at its side)"
+
+
 def test_a_client_certificate_lets_in(authority, server):
     mine = authority.issue("client.example")
     listener = tls.server_context(options(cert=server.cert, key=server.key, ca=authority.ca))

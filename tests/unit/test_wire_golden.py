@@ -16,11 +16,13 @@ from simlink.channels.wire.frames import (
     Accept,
     BatchFrame,
     Bye,
+    Challenge,
     Code,
     ErrorFrame,
     Heartbeat,
     Hello,
     Moved,
+    Proof,
     Returned,
     Settle,
     Void,
@@ -72,6 +74,10 @@ FRAMES = {
     "heartbeat": Heartbeat(45),
     "bye": Bye(),
     "error": ErrorFrame(Code.NO_RECEIVER, "nobody receives 'orders' here", True),
+    "hello-secret": Hello(SENDER, "orders", Mode.QUEUE, nonce=bytes(range(32))),
+    "challenge": Challenge(bytes(range(32, 64)), bytes(range(64, 96))),
+    "proof": Proof(bytes(range(96, 128))),
+    "error-secret": ErrorFrame(Code.SECRET, "the shared secrets differ"),
 }
 
 

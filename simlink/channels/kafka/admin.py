@@ -6,6 +6,7 @@ import time
 
 from simlink.channels.driver import Mode
 from simlink.channels.kafka.clients import AdminClient, Client
+from simlink.channels.kafka.security import check
 from simlink.channels.kafka.settings import DEFAULT_PARTITIONS, Settings
 from simlink.errors import ConfigError, ConnectTimeout
 
@@ -24,7 +25,7 @@ def ensure_topic(client: Client, settings: Settings, timeout: float) -> int:
         TransportError: the broker refused.
     """
     deadline = time.monotonic() + timeout
-    admin = client.admin(settings, timeout)
+    admin = _open(client, settings, timeout)
     try:
         count = admin.partitions(settings.topic, _left(deadline))
         if count is None:
@@ -58,7 +59,7 @@ def ensure_topic(client: Client, settings: Settings, timeout: float) -> int:
 def delete_topic(client: Client, settings: Settings, timeout: float) -> None:
     """Delete the topic and every group that is ours by its name: the queue's, and those of named subscriptions."""
     deadline = time.monotonic() + timeout
-    admin = client.admin(settings, timeout)
+    admin = _open(client, settings, timeout)
     try:
         for group in _groups_of(admin, settings, deadline):
             admin.delete_group(group, _left(deadline))
@@ -74,7 +75,7 @@ def delete_topic(client: Client, settings: Settings, timeout: float) -> None:
 def delete_group(client: Client, settings: Settings, group: str, timeout: float) -> None:
     """Delete one group with its offsets; nothing if it is not there."""
     deadline = time.monotonic() + timeout
-    admin = client.admin(settings, timeout)
+    admin = _open(client, settings, timeout)
     try:
         admin.delete_group(group, _left(deadline))
     finally:
@@ -84,7 +85,7 @@ def delete_group(client: Client, settings: Settings, group: str, timeout: float)
 def purge(client: Client, settings: Settings, timeout: float) -> int:
     """Drop every record that is there now; how many offsets that were."""
     deadline = time.monotonic() + timeout
-    admin = client.admin(settings, timeout)
+    admin = _open(client, settings, timeout)
     try:
         count = admin.partitions(settings.topic, _left(deadline))
         if not count:
@@ -96,6 +97,11 @@ def purge(client: Client, settings: Settings, timeout: float) -> int:
         return sum(high - low for low, high in bounds.values())
     finally:
         admin.close()
+
+
+def _open(client: Client, settings: Settings, timeout: float) -> AdminClient:
+    check(settings, timeout)
+    return client.admin(settings, timeout)
 
 
 def _groups_of(admin: AdminClient, settings: Settings, deadline: float) -> list[str]:

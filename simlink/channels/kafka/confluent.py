@@ -43,7 +43,7 @@ from simlink.channels.kafka.failures import (
 )
 from simlink.channels.kafka.lanes import Fate, Lane, Ruling
 from simlink.channels.kafka.settings import Settings
-from simlink.errors import SimlinkError
+from simlink.errors import NotSupported, SimlinkError
 from simlink.message import Same
 
 __all__ = ["ConfluentClient"]
@@ -69,7 +69,11 @@ class ConfluentClient(Client):
     name = "confluent-kafka"
 
     def check(self, settings: Settings) -> None:
-        """Nothing to refuse: every wheel has every compression."""
+        """Raises NotSupported: a TLS version that the library cannot be told."""
+        if settings.tls is not None and settings.tls.minimum != "1.2":
+            raise NotSupported(
+                f"{settings.url}: confluent-kafka cannot be told tls_min={settings.tls.minimum}; kafkas+python:// can"
+            )
 
     def producer(self, settings: Settings, timeout: float) -> ConfluentProducer:
         return ConfluentProducer(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from confluent_kafka import (
@@ -25,7 +26,9 @@ from simlink.channels.kafka.failures import (
     connect_failure,
     operation_failure,
 )
+from simlink.channels.kafka.security import protocol
 from simlink.channels.kafka.settings import Settings
+from simlink.channels.tls import Tls
 from simlink.errors import SimlinkError
 
 __all__ = ["ConfluentAdmin", "common_config", "failure"]
@@ -55,6 +58,8 @@ logger.addFilter(_worth_saying)
 _EARLIEST: Any = native.OffsetSpec.earliest()  # type: ignore[attr-defined,no-untyped-call]
 _LATEST: Any = native.OffsetSpec.latest()  # type: ignore[attr-defined,no-untyped-call]
 
+_LOOK = 0.05
+"""Seconds between looks at what the library says while it works on an answer."""
 UNREACHABLE = frozenset(
     {
         KafkaError._TRANSPORT,
@@ -68,8 +73,23 @@ UNREACHABLE = frozenset(
 
 
 def common_config(settings: Settings) -> dict[str, Any]:
-    """What producer, consumer and administrator have in common; the place for TLS and SASL."""
+    """What producer, consumer and administrator have in common."""
+    user, password = settings.login.get() or (None, None)
+    files = settings.tls or Tls()
+    given: dict[str, Any] = {
+        "sasl.mechanisms": settings.mechanism,
+        "sasl.username": user,
+        "sasl.password": password,
+        "ssl.ca.location": files.ca,
+        "ssl.certificate.location": files.cert,
+        "ssl.key.location": files.key,
+    }
+    if settings.tls is not None:
+        # Its defaults, but a default may change.
+        given |= {"enable.ssl.certificate.verification": True, "ssl.endpoint.identification.algorithm": "https"}
     return {
+        **{name: value for name, value in given.items() if value is not None},
+        "security.protocol": protocol(settings),
         "bootstrap.servers": ",".join(settings.servers),
         "client.id": settings.client_id,
         "logger": logger,
@@ -102,13 +122,33 @@ class ConfluentAdmin(AdminClient):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin: native.AdminClient | None = native.AdminClient(common_config(settings))
+        self._refused: KafkaError | None = None
+        config = common_config(settings) | {"error_cb": self._on_error}
+        self._admin: native.AdminClient | None = native.AdminClient(config)
+
+    def _on_error(self, error: KafkaError) -> None:
+        logger.debug("kafka: %s", error)
+        if error.code() == KafkaError._AUTHENTICATION:
+            self._refused = error
+
+    def _result(self, future: Any, timeout: float) -> Any:
+        # The request itself ends after its own timeout; the margin is for the thread that tells.
+        deadline = time.monotonic() + timeout + 5
+        while True:
+            try:
+                return future.result(_LOOK)
+            except FutureTimeout:
+                # The library tells in a callback that a broker does not know us, and goes on trying.
+                self._native.poll(0)
+                if self._refused is not None:
+                    raise KafkaException(self._refused) from None
+                if time.monotonic() >= deadline:
+                    raise
 
     def _wait(self, future: Any, what: str, timeout: float, accept: Sequence[int] = ()) -> Any:
         """The future's result, or None where it failed with one of the codes in ``accept``."""
         try:
-            # The request itself ends after its own timeout; the margin is for the thread that tells.
-            return future.result(timeout + 5)
+            return self._result(future, timeout)
         except KafkaException as error:
             if error.args[0].code() in accept:
                 return None
@@ -131,7 +171,7 @@ class ConfluentAdmin(AdminClient):
         new = native.NewTopic(topic, partitions, replication)  # type: ignore[attr-defined]  # not in its __all__
         future = self._native.create_topics([new], operation_timeout=timeout, request_timeout=timeout)[topic]
         try:
-            future.result(timeout + 5)
+            self._result(future, timeout)
         except KafkaException as error:
             if error.args[0].code() == TOPIC_EXISTS:
                 return False
@@ -141,7 +181,7 @@ class ConfluentAdmin(AdminClient):
     def delete_topic(self, topic: str, timeout: float) -> bool:
         future = self._native.delete_topics([topic], operation_timeout=timeout, request_timeout=timeout)[topic]
         try:
-            future.result(timeout + 5)
+            self._result(future, timeout)
         except KafkaException as error:
             if error.args[0].code() == UNKNOWN_TOPIC:
                 return False
@@ -161,7 +201,7 @@ class ConfluentAdmin(AdminClient):
     def delete_group(self, group: str, timeout: float) -> bool:
         future = self._native.delete_consumer_groups([group], request_timeout=timeout)[group]
         try:
-            future.result(timeout + 5)
+            self._result(future, timeout)
         except KafkaException as error:
             if error.args[0].code() == GROUP_NOT_FOUND:
                 return False

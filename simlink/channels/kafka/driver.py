@@ -29,11 +29,19 @@ __all__ = ["KafkaDriver"]
 class KafkaDriver(Driver):
     """``kafka://broker[:9092][,broker…]/topic``: confluent-kafka where it is installed, else kafka-python.
 
-    ``kafka+confluent://`` and ``kafka+python://`` force one of them. A queue is the consumer group NAME; a named
-    subscription of a topic is the group NAME.SUBSCRIPTION; an unnamed one reads without a group.
+    ``kafka+confluent://`` and ``kafka+python://`` force one of them; ``kafkas`` instead of ``kafka`` is TLS. A queue
+    is the consumer group NAME; a named subscription of a topic is the group NAME.SUBSCRIPTION; an unnamed one reads
+    without a group.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("kafka", "kafka+confluent", "kafka+python")
+    schemes: ClassVar[tuple[str, ...]] = (
+        "kafka",
+        "kafka+confluent",
+        "kafka+python",
+        "kafkas",
+        "kafkas+confluent",
+        "kafkas+python",
+    )
     options: ClassVar[Mapping[str, Option]] = OPTIONS
 
     def __init__(self, target: Target, *, mode: Mode, **options: Any) -> None:
@@ -83,12 +91,13 @@ class KafkaDriver(Driver):
 
 
 def _client(scheme: str) -> Client:
+    forced = scheme.partition("+")[2]
     confluent, python = (find_spec(module) is not None for module in ("confluent_kafka", "kafka"))
-    if scheme == "kafka+confluent" and not confluent:
-        raise MissingExtra("kafka+confluent://", "confluent", package="confluent-kafka")
-    if scheme != "kafka+confluent" and not python and (scheme == "kafka+python" or not confluent):
+    if forced == "confluent" and not confluent:
+        raise MissingExtra(f"{scheme}://", "confluent", package="confluent-kafka")
+    if forced != "confluent" and not python and (forced == "python" or not confluent):
         raise MissingExtra(f"{scheme}://", "kafka", package="kafka-python")
-    if scheme == "kafka+python" or not confluent:
+    if forced == "python" or not confluent:
         from simlink.channels.kafka.python import PythonClient
 
         return PythonClient()

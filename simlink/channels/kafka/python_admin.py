@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
 
 from simlink.channels.kafka.clients import AdminClient
 from simlink.channels.kafka.failures import AUTHORIZATION, connect_failure, operation_failure
+from simlink.channels.kafka.python_login import Hidden, network_client
+from simlink.channels.kafka.security import protocol
 from simlink.channels.kafka.settings import Settings
+from simlink.channels.tls import client_context
 from simlink.errors import SimlinkError
 
 __all__ = ["PythonAdmin", "build", "common_config", "failure"]
@@ -28,8 +30,14 @@ UNREACHABLE = (
 
 
 def common_config(settings: Settings, timeout: float) -> dict[str, Any]:
-    """What producer, consumer and administrator have in common; the place for TLS and SASL."""
+    """What producer, consumer and administrator have in common."""
+    user, password = settings.login.get() or (None, None)
     return {
+        "security_protocol": protocol(settings),
+        "ssl_context": None if settings.tls is None else client_context(settings.tls),
+        "sasl_mechanism": settings.mechanism,
+        "sasl_plain_username": user,
+        "sasl_plain_password": None if password is None else Hidden(password),
         "bootstrap_servers": list(settings.servers),
         "client_id": settings.client_id,
         "metadata_max_age_ms": int(settings.metadata_age * 1000),
@@ -49,7 +57,7 @@ def build(kind: Callable[..., T], settings: Settings, timeout: float, **config: 
     made: list[Any] = []
 
     def network(**given: Any) -> Any:
-        made.append(KafkaNetClient(**given))
+        made.append(network_client(**given))
         return made[-1]
 
     try:

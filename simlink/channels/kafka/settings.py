@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from simlink.channels.credentials import Login
 from simlink.channels.driver import Mode
+from simlink.channels.kafka.security import SECURITY, security_of
+from simlink.channels.tls import Tls
 from simlink.channels.url import Option, Target
 from simlink.errors import InvalidURL, NotSupported
 
@@ -58,6 +61,7 @@ OPTIONS: Mapping[str, Option] = {
         "whether records of open or aborted transactions are read",
         choices=("read_committed", "read_uncommitted"),
     ),
+    **SECURITY,
 }
 
 
@@ -66,16 +70,21 @@ class Settings:
     """The options of one channel, with what the URL says.
 
     Attributes:
-        servers: the bootstrap list, ``host:port`` each.
+        servers: the bootstrap list, ``host:port`` each; addresses: the same in parts.
         topic: the destination's name.
         url: the URL with secrets masked, for messages.
+        tls, login, mechanism: as in `security_of`.
         the rest: as in `OPTIONS`; times in seconds.
     """
 
     servers: tuple[str, ...]
+    addresses: tuple[tuple[str, int], ...]
     topic: str
     url: str
     mode: Mode
+    tls: Tls | None
+    login: Login
+    mechanism: str | None
     partitions: int | None
     replication_factor: int
     group: str | None
@@ -100,7 +109,7 @@ class Settings:
 
         Raises:
             InvalidURL: no host, a path, or a name that Kafka does not allow.
-            NotSupported: credentials, or options that contradict each other.
+            ConfigError: options that contradict each other.
         """
         if not target.hosts:
             raise InvalidURL(f"{target}: a broker is missing, as in {target.scheme}://127.0.0.1:{DEFAULT_PORT}/orders")
@@ -108,10 +117,8 @@ class Settings:
             raise InvalidURL(f"{target}: Kafka has topics only, so the path must be one name, the topic's")
         if not _TOPIC.match(target.name) or target.name in {".", ".."}:
             raise InvalidURL(f"{target}: a Kafka topic's name has letters, digits and . _ - only, not {target.name!r}")
-        if target.user is not None:
-            # The one place for SASL and TLS: they become settings here and a few lines in each client's `_common`.
-            raise NotSupported(f"{target}: user and password need SASL, which this driver does not speak")
-        values = {name: options.get(name, option.default) for name, option in OPTIONS.items()}
+        secure, login, mechanism = security_of(target, options)
+        values = {name: options.get(name, option.default) for name, option in OPTIONS.items() if name not in SECURITY}
         if values["heartbeat"] > values["session_timeout"] / 3:
             # Kafka's own advice, so that two lost beats do not cost the partitions.
             raise NotSupported(
@@ -126,7 +133,17 @@ class Settings:
             raise NotSupported(f"{target}: linger_ms must be less than delivery_timeout")
         hosts = [target.address(host, DEFAULT_PORT) for host in target.hosts]
         servers = tuple(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name, port in hosts)
-        return cls(servers=servers, topic=target.name, url=str(target), mode=mode, **values)
+        return cls(
+            servers=servers,
+            addresses=tuple(hosts),
+            topic=target.name,
+            url=str(target),
+            mode=mode,
+            tls=secure,
+            login=login,
+            mechanism=mechanism,
+            **values,
+        )
 
     @property
     def request_bytes(self) -> int:

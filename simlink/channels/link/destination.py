@@ -103,19 +103,21 @@ class Destination:
 
     # --- links --------------------------------------------------------------------------------------------------
 
-    def hello(self, hello: Hello) -> ReceiverLink:
+    def hello(self, hello: Hello, scope: bytes = b"") -> ReceiverLink:
         """The link of a sender, resumed if it is known, new otherwise. Call `pump` and then its `welcome`.
+
+        ``scope`` is who the peer is, where that is proven (a certificate), else empty.
 
         Raises:
             FrameError: what it says of itself cannot be.
         """
-        link = self.links.pop(hello.sender, None)
+        link = self.links.pop(scope + hello.sender, None)
         if link is None or hello.incarnation != link.incarnation:
             if link is not None:
                 self.bye(link)  # its sender does not know of it, so it will never send any of it again
-            link = ReceiverLink(hello.sender)
+            link = ReceiverLink(hello.sender, scope)
             hello = Hello(hello.sender, hello.destination, hello.mode)
-        self.links[hello.sender] = link
+        self.links[scope + hello.sender] = link
         link.resume(hello)
         self.heard(link)
         return link
@@ -133,9 +135,10 @@ class Destination:
         link.connected = False
         link.parked.clear()
         link.expected = link.accepted
-        if self.links.get(link.sender) is link:
+        name = link.scope + link.sender
+        if self.links.get(name) is link:
             if link.gone and link.idle:
-                del self.links[link.sender]
+                del self.links[name]
             elif len(self.links) > _MAX_LOST_LINKS:
                 oldest = next((s for s, known in self.links.items() if not known.connected), None)
                 if oldest is not None:
@@ -162,7 +165,7 @@ class Destination:
         wait = PAUSE if self.holding_back else self.dead
         for link in list(self.links.values()):
             if link.gone and link.idle and not link.connected:
-                del self.links[link.sender]
+                del self.links[link.scope + link.sender]
             if not link.blocked or link.orphaned:
                 continue
             left = link.heard + self.orphan_after - now
@@ -187,7 +190,7 @@ class Destination:
         link.park(frame)
         self._unpark(link)
         for producer, low in frame.lows.items():
-            self.dedup.forget_below(producer, low)
+            self.dedup.forget_below(link.scope + producer, low)
 
     def void(self, link: ReceiverLink, frame: Void) -> None:
         """Positions will not come."""
@@ -200,7 +203,7 @@ class Destination:
             raise FrameError("a position was moved that never came")
         for first, stop, batch in drop_moved(self.hub, link, frame.positions):
             link.skip(first, stop)
-            for producer, sequences, _ in _identities(batch):
+            for producer, sequences, _ in _identities(link, batch):
                 self.dedup.unmark(producer, sequences)
 
     def heartbeat(self, link: ReceiverLink, frame: Heartbeat) -> None:
@@ -243,7 +246,7 @@ class Destination:
 
     def _offer(self, link: ReceiverLink, first: int, batch: Batch) -> int:
         """How many of the first messages found their place: in the hub, or beside a copy of their own."""
-        identities = list(_identities(batch))
+        identities = list(_identities(link, batch))
         duplicate = self._check(identities, len(batch))
         if duplicate is None:
             return self._offer_fresh(link, first, batch, identities)
@@ -257,7 +260,7 @@ class Destination:
                 taken = stop
                 continue
             part = batch[start:stop]
-            taken = start + self._offer_fresh(link, first + start, part, list(_identities(part)))
+            taken = start + self._offer_fresh(link, first + start, part, list(_identities(link, part)))
             if taken < stop:
                 break
         return taken
@@ -268,7 +271,7 @@ class Destination:
         taken = self.hub.offer(batch, origin, announce=False)
         if taken:
             self._unannounced = True
-            for producer, sequences, _ in identities if taken == len(batch) else _identities(batch[:taken]):
+            for producer, sequences, _ in identities if taken == len(batch) else _identities(link, batch[:taken]):
                 self.dedup.mark(producer, sequences)
         return taken
 
@@ -287,7 +290,7 @@ class Destination:
         producer, sequence = batch.producers[row], batch.sequences[row]
         assert producer is not None
         assert sequence is not None
-        identity = (producer, int(sequence))
+        identity = (link.scope + producer, int(sequence))
         if identity in held:
             self._twins.setdefault(identity, []).append((link, position))
         else:
@@ -320,7 +323,7 @@ class Destination:
             origin, first, stop, verdict = self._settled.popleft()
             origin.link.settle(origin.position + first, origin.position + stop, verdict)
             if self._twins:
-                for producer, sequences, _ in _identities(origin.batch[first:stop]):
+                for producer, sequences, _ in _identities(origin.link, origin.batch[first:stop]):
                     for sequence in sequences:
                         for link, position in self._twins.pop((producer, int(sequence)), ()):
                             link.settle(position, position + 1, verdict)
@@ -402,21 +405,21 @@ def _top_up(outstanding: int, share: int, room: int, free: int, floor: int) -> i
     return grant or min(floor, share, room)
 
 
-def _identities(batch: Batch) -> Iterator[tuple[bytes, Any, Any]]:
-    """The identities of a batch, by producer, without the messages that have none."""
+def _identities(link: ReceiverLink, batch: Batch) -> Iterator[tuple[bytes, Any, Any]]:
+    """The identities of a batch, by producer within the link's scope, without the messages that have none."""
     producers, sequences = batch.producers, batch.sequences
     if isinstance(producers, Same):
         if producers.value is None:
             return
         if isinstance(sequences, range | np.ndarray):
-            yield producers.value, sequences, slice(None)
+            yield link.scope + producers.value, sequences, slice(None)
             return
     rows: dict[bytes, list[int]] = {}
     for row, (producer, sequence) in enumerate(zip(producers, sequences, strict=True)):
         if producer is not None and sequence is not None:
             rows.setdefault(producer, []).append(row)
     for producer, which in rows.items():
-        yield producer, np.array([sequences[r] for r in which], np.int64), which
+        yield link.scope + producer, np.array([sequences[r] for r in which], np.int64), which
 
 
 def _stretches(flags: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[tuple[int, int, bool]]:

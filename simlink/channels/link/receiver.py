@@ -28,6 +28,8 @@ class ReceiverLink:
     """What one receiver knows of one sender. Positions are the link's own, dense from 0. No I/O, no clock.
 
     Attributes:
+        scope: who the sender is, where that is proven. Names that peers give themselves and their messages mean
+            something only within it, so that nobody can pass for another, nor have another's messages dropped.
         incarnation: 16 random bytes; the sender's positions mean something only under them.
         accepted: every position below is held, settled or voided.
         parked: messages that came and found no room yet (voided runs keep their place among them).
@@ -36,8 +38,9 @@ class ReceiverLink:
         orphaned: it has been unreachable for so long that what it left is handed out regardless.
     """
 
-    def __init__(self, sender: bytes) -> None:
+    def __init__(self, sender: bytes, scope: bytes = b"") -> None:
         self.sender = sender
+        self.scope = scope
         self.incarnation = os.urandom(16)
         self.accepted = 0
         self.resolved = Runs()

@@ -77,15 +77,17 @@ def give_back_all(hub: Hub) -> dict[ReceiverLink, list[Run]]:
 
 
 def held_identities(hub: Hub) -> set[tuple[bytes, int]]:
-    """The identities of everything in the hub that is not settled. Slow, for the rare duplicate."""
+    """The identities of everything in the hub that is not settled, producers within the scope of their link. Slow, for
+    the rare duplicate."""
     out: set[tuple[bytes, int]] = set()
     with hub.changed:
         for subscription in hub.subscriptions.values():
             for segment in _segments(subscription):
                 batch = segment.batch
+                scope: bytes = getattr(getattr(segment.origin, "link", None), "scope", b"")
                 for producer, sequence in zip(batch.producers, batch.sequences, strict=True):
                     if producer is not None and sequence is not None:
-                        out.add((producer, int(sequence)))
+                        out.add((scope + producer, int(sequence)))
     return out
 
 

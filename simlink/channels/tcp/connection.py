@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
+from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.wire.codec import FrameReader, encode
-from simlink.channels.wire.frames import Code, ErrorFrame, Frame
+from simlink.channels.wire.frames import Code, ErrorFrame, Frame, Hello
 
 if TYPE_CHECKING:
     from simlink.channels.link.destination import Destination
@@ -16,6 +18,8 @@ __all__ = ["Connection"]
 
 _MAX_OUT = 4 * 1024 * 1024
 """A peer that leaves this much unread is not reading at all: what it is told is absolute, and small."""
+_STRANGER = 64 * 1024
+"""The longest frame of a peer that is not let in yet: it makes us hold no more than this."""
 _LINGER = 1.0
 """Seconds that a peer which is cut off has to read why."""
 
@@ -28,12 +32,14 @@ class Connection:
         heard: when bytes last came. sent: when bytes last went.
         waiting_since: when the first byte of an incomplete frame came, or None.
         closing_at: when it will be closed whatever happens; nothing it says counts any more. None while it is up.
+        distrust: why TLS was refused, or None.
+        asked: its Hello and the nonce that its Proof must be of, while that is awaited.
     """
 
-    def __init__(self, sock: socket.socket, peer: str, now: float, max_frame_bytes: int) -> None:
+    def __init__(self, sock: socket.socket | SecureSocket, peer: str, now: float, max_frame_bytes: int) -> None:
         self.sock = sock
         self.peer = peer
-        self.reader = FrameReader(max_frame_bytes)
+        self.reader = FrameReader(min(max_frame_bytes, _STRANGER))
         self.link: ReceiverLink | None = None
         self.destination: Destination | None = None
         self.opened = now
@@ -43,21 +49,31 @@ class Connection:
         self.waiting_since: float | None = None
         self.closing_at: float | None = None
         self.out = bytearray()
+        self.secure = isinstance(sock, SecureSocket)
+        self.distrust: ssl.SSLError | None = None
+        self.asked: tuple[Hello, bytes] | None = None
 
     def receive(self, now: float) -> bool:
         """Read what is there; False when the peer has closed, or the connection is broken."""
-        with self.reader.buffer() as room:
-            try:
-                count = self.sock.recv_into(room)
-            except (BlockingIOError, InterruptedError):
-                return True
-            except OSError:
+        while True:
+            with self.reader.buffer() as room:
+                size = len(room)
+                try:
+                    count = self.sock.recv_into(room)
+                except (BlockingIOError, InterruptedError):
+                    return True
+                except ssl.SSLError as error:
+                    self.distrust = error
+                    return False
+                except OSError:
+                    return False
+            if not count:
                 return False
-        if not count:
-            return False
-        self.reader.received(count)
-        self.heard = now
-        return True
+            self.reader.received(count)
+            self.heard = now
+            # What TLS has deciphered is behind the selector, which would not tell of it.
+            if not self.secure or count < size:
+                return True
 
     def noted(self, now: float, frames: int) -> None:
         """After reading: remember since when a frame is incomplete."""
@@ -85,9 +101,21 @@ class Connection:
         self.out += data
         return len(self.out) <= _MAX_OUT
 
+    @property
+    def identity(self) -> bytes:
+        """Who the peer is, where its certificate proves it."""
+        return self.sock.peer() if isinstance(self.sock, SecureSocket) else b""
+
+    @property
+    def unsent(self) -> bool:
+        """Whether anything waits for the socket to take it."""
+        return bool(self.out) or (isinstance(self.sock, SecureSocket) and self.sock.unsent)
+
     def flush(self) -> bool:
         """Send what is queued; False when the connection is broken."""
         try:
+            if isinstance(self.sock, SecureSocket):
+                self.sock.flush()
             while self.out:
                 del self.out[: self.sock.send(self.out)]
         except (BlockingIOError, InterruptedError):

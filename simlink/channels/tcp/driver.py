@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from simlink.channels import credentials, tls
 from simlink.channels.driver import (
     Capabilities,
     Driver,
@@ -17,6 +18,7 @@ from simlink.channels.driver import (
     ReceiverOptions,
     SenderDriver,
 )
+from simlink.channels.link import proof
 from simlink.channels.tcp.receiver import TcpReceiver
 from simlink.channels.tcp.sender import TcpSender
 from simlink.channels.tcp.settings import Bounds, Settings
@@ -30,12 +32,13 @@ _HEAD_ROOM = 512
 
 
 class TcpDriver(Driver):
-    """Queues and topics over plain TCP: the receiver listens at the address of the URL, the sender connects.
+    """Queues and topics over TCP, plain (``tcp``) or with TLS (``tcps``): the receiver listens at the address of the
+    URL, the sender connects.
 
     A port of 0 binds a free one, which this driver's own sender then finds.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("tcp",)
+    schemes: ClassVar[tuple[str, ...]] = ("tcp", "tcps")
     options: ClassVar[Mapping[str, Option]] = {
         "heartbeat": Option(float, 1.0, "seconds after which a silent end is heard anyway", minimum=0.01),
         "dead": Option(float, 5.0, "seconds of silence after which a connection is given up", minimum=0.02),
@@ -50,6 +53,8 @@ class TcpDriver(Driver):
         "max_connections": Option(int, 1024, "how many senders a listener lets in", minimum=1),
         "buffer_messages": Option(int, 65_536, "bound of each subscription's buffer, in messages", minimum=1),
         "buffer_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes", minimum=1),
+        **tls.OPTIONS,
+        **credentials.SECRET,
     }
 
     def __init__(
@@ -66,14 +71,16 @@ class TcpDriver(Driver):
         max_connections: int = 1024,
         buffer_messages: int = 65_536,
         buffer_bytes: int = 16 * 1024 * 1024,
+        **security: Any,
     ) -> None:
         super().__init__(target, mode=mode)
+        scheme = target.scheme
         if target.path:
-            raise InvalidURL(f"{target}: tcp:// has one name behind the address, as in tcp://127.0.0.1:7001/orders")
+            raise InvalidURL(f"{target}: {scheme}:// has one name behind the address, as in {scheme}://h:7001/orders")
         if target.user is not None:
-            raise InvalidURL(f"{target}: tcp:// knows no user names")
+            raise InvalidURL(f"{target}: {scheme}:// knows no user names")
         if not target.hosts:
-            raise InvalidURL(f"{target}: tcp:// needs an address, as in tcp://127.0.0.1:7001/{target.name}")
+            raise InvalidURL(f"{target}: {scheme}:// needs an address, as in {scheme}://127.0.0.1:7001/{target.name}")
         for host in target.hosts:
             target.address(host)
         if dead <= heartbeat:
@@ -81,8 +88,18 @@ class TcpDriver(Driver):
         if orphan_after < dead:
             raise ConfigError(f"{target}: orphan_after={orphan_after:g} must not be shorter than dead={dead:g}")
         self.settings = Settings(
-            heartbeat, dead, orphan_after, hello_timeout, frame_timeout, max_frame_bytes, max_connections
+            heartbeat,
+            dead,
+            orphan_after,
+            hello_timeout,
+            frame_timeout,
+            max_frame_bytes,
+            max_connections,
+            tls.Tls.of(security, secure=scheme == "tcps", where=str(target)),
+            credentials.Secret.of(target, "secret", security.get("secret"), family="tcp"),
         )
+        if isinstance(security.get("secret"), str):
+            proof.checked(security["secret"], str(target))
         self.bounds = Bounds(buffer_messages, buffer_bytes)
         self.binding = threading.Lock()
         self.bound_port = 0
@@ -103,7 +120,9 @@ class TcpDriver(Driver):
 
     def sender(self) -> SenderDriver:
         if len(self.target.hosts) > 1:
-            raise NotSupported(f"{self.target}: sending to several endpoints is not supported by tcp:// yet; name one")
+            raise NotSupported(
+                f"{self.target}: sending to several endpoints is not supported by {self.target.scheme}:// yet; name one"
+            )
         return TcpSender(self)
 
     def endpoint(self) -> tuple[str, int]:

@@ -20,7 +20,8 @@ from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import PAUSE, Destination
 from simlink.channels.tcp.connection import Connection
-from simlink.channels.tcp.settings import Bounds, Settings, resolve, shown
+from simlink.channels.tcp.door import Door, bind
+from simlink.channels.tcp.settings import Bounds, Settings, shown
 from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import (
     BatchFrame,
@@ -32,9 +33,10 @@ from simlink.channels.wire.frames import (
     Heartbeat,
     Hello,
     Moved,
+    Proof,
     Void,
 )
-from simlink.errors import ConfigError, ConnectError
+from simlink.errors import ConfigError
 
 __all__ = ["Listener"]
 
@@ -62,6 +64,7 @@ class Listener:
 
     Raises:
         ConnectError: the address is in use, or not of this machine.
+        ConfigError: what the listener's `Door` needs is missing.
     """
 
     def __init__(self, host: str, port: int, settings: Settings) -> None:
@@ -70,9 +73,10 @@ class Listener:
         self.users = 0
         self.error: Exception | None = None
         self.counts: Counter[str] = Counter()
-        self._socket = _bind(host, port)
+        self._door = Door(settings, shown(host, port))
+        self._socket = bind(host, port)
         self.port: int = self._socket.getsockname()[1]
-        self.address = shown(host, self.port)
+        self.address = self._door.address = shown(host, self.port)
         self._destinations: dict[str, tuple[Destination, Bounds, list[Reader]]] = {}
         self._joining = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
@@ -266,7 +270,7 @@ class Listener:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(sock, shown(*address[:2]), now, self.settings.max_frame_bytes)
+            connection = Connection(self._door.wrap(sock), shown(*address[:2]), now, self.settings.max_frame_bytes)
             self.counts["opened"] += 1
             busy = len(self._connections) >= self.settings.max_connections
             self._connections.add(connection)
@@ -286,6 +290,11 @@ class Listener:
                 self._close(connection)
             return
         open_ = connection.receive(now)
+        if connection.distrust is not None:
+            self._distrust(connection, now)
+            return
+        if connection.unsent:
+            self._watch(connection)
         count = 0
         try:
             while connection.closing_at is None and (frame := connection.reader.next_frame()) is not None:
@@ -307,8 +316,8 @@ class Listener:
     def _take(self, connection: Connection, frame: Frame, now: float) -> None:
         destination, link = connection.destination, connection.link
         if destination is None or link is None:
-            if isinstance(frame, Hello):
-                self._hello(connection, frame, now)
+            if isinstance(frame, Hello | Proof):
+                self._let_in(connection, frame, now)
                 return
             if isinstance(frame, ErrorFrame):
                 self._refuse(connection, None, "", now)
@@ -332,6 +341,15 @@ class Listener:
         else:
             raise FrameError(f"a {type(frame).__name__} is for a receiver to say")
 
+    def _let_in(self, connection: Connection, frame: Hello | Proof, now: float) -> None:
+        answer = self._door.answer(connection, frame)
+        if isinstance(answer, Hello):
+            self._hello(connection, answer, now)
+        elif isinstance(answer, ErrorFrame):
+            self._refuse(connection, answer.code, answer.message, now)
+        else:
+            self._send(connection, answer, now)
+
     def _hello(self, connection: Connection, hello: Hello, now: float) -> None:
         found = self._destinations.get(hello.destination)
         if found is None or self._stopping_at is not None:
@@ -349,10 +367,12 @@ class Listener:
             self._refuse(connection, Code.NO_RECEIVER, message, now, retryable=True)
             return
         for other in list(self._connections):
-            if other.destination is destination and other.link is not None and other.link.sender == hello.sender:
+            known = None if other.link is None or other.destination is not destination else other.link
+            if known is not None and (known.scope, known.sender) == (connection.identity, hello.sender):
                 self._refuse(other, Code.REPLACED, "the sender has connected anew", now, retryable=True)
-        link = destination.hello(hello)
+        link = destination.hello(hello, connection.identity)
         connection.link, connection.destination = link, destination
+        connection.reader.max_frame_bytes = self.settings.max_frame_bytes
         connection.beat = max(0.01, min(self.settings.heartbeat, hello.heartbeat_ms / 1000))
         destination.pump()
         welcome = link.welcome(
@@ -390,7 +410,7 @@ class Listener:
     def _flush(self, connection: Connection) -> None:
         if not connection.flush():
             self._close(connection)
-        elif not connection.out:
+        elif not connection.unsent:
             self._selector.modify(connection.sock, selectors.EVENT_READ, connection)
             if connection.closing_at is not None:
                 with contextlib.suppress(OSError):
@@ -423,6 +443,14 @@ class Listener:
         connection.say_goodbye(code, message, now, retryable=retryable)
         if connection.out:
             self._watch(connection)
+
+    def _distrust(self, connection: Connection, now: float) -> None:
+        self.counts["refused"] += 1
+        why, frame = self._door.distrust(connection)
+        if frame is not None:
+            connection.send(frame, now)
+        log.warning("%s: cut off %s: %s", self.address, connection.peer, why)
+        self._refuse(connection, None, "", now)
 
     def _forget(self, connection: Connection) -> None:
         if connection.destination is not None and connection.link is not None and connection.link.connected:
@@ -489,20 +517,3 @@ class Listener:
         for _, _, readers in list(self._destinations.values()):
             for reader in list(readers):
                 reader.wake()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family, address = resolve(host, port, passive=True)[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(1024)
-        sock.setblocking(False)
-    except (OSError, OverflowError) as error:
-        sock.close()
-        raise ConnectError(
-            f"cannot listen at {shown(host, port)}: {getattr(error, 'strerror', None) or error}",
-            endpoint=shown(host, port),
-        ) from error
-    return sock

@@ -10,18 +10,23 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from simlink.channels import tls
 from simlink.channels.driver import Outcome, SenderDriver
+from simlink.channels.link import proof
 from simlink.channels.link.sender import SenderLink
+from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.settings import resolve, shown
 from simlink.channels.wire.codec import FrameReader, encode
 from simlink.channels.wire.frames import (
     Accept,
     Bye,
+    Challenge,
     Code,
     ErrorFrame,
     Frame,
     FrameError,
     Heartbeat,
+    Proof,
     Returned,
     Settle,
     Welcome,
@@ -56,7 +61,7 @@ class TcpSender(SenderDriver):
             heartbeat_ms=round(driver.settings.heartbeat * 1000),
             max_frame_bytes=driver.settings.max_frame_bytes,
         )
-        self._sock: socket.socket | None = None
+        self._sock: socket.socket | SecureSocket | None = None
         self._endpoint: str | None = None
         self._reader = FrameReader(driver.settings.max_frame_bytes)
         self._poll = select.poll()
@@ -64,6 +69,7 @@ class TcpSender(SenderDriver):
         self._out: bytes | memoryview = b""
         self._done: list[Outcome] = []
         self._error: ConnectError | None = None
+        self._broken: OSError | None = None
         self._wrote = 0.0
         self._heard = 0.0
         self._beat = driver.settings.heartbeat
@@ -82,7 +88,7 @@ class TcpSender(SenderDriver):
         self._drop()
         host, port = self._driver.endpoint()
         self._endpoint = shown(host, port)
-        self._error = None
+        self._error = self._broken = None
         self._connect(host, port, deadline)
         try:
             self._introduce(deadline)
@@ -93,8 +99,10 @@ class TcpSender(SenderDriver):
 
     def _connect(self, host: str, port: int, deadline: float) -> None:
         last: Exception | None = None
+        context = None if self._settings.tls is None else tls.client_context(self._settings.tls)
         for family, address in resolve(host, port, passive=False):
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            channel: socket.socket | SecureSocket
+            channel = sock = socket.socket(family, socket.SOCK_STREAM)
             try:
                 sock.settimeout(max(deadline - time.monotonic(), 0.001))
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -103,6 +111,9 @@ class TcpSender(SenderDriver):
                 if sock.getsockname() == sock.getpeername():
                     raise ConnectionRefusedError("nobody listens there")
                 sock.setblocking(False)
+                if context is not None:
+                    channel = SecureSocket(sock, context, server_hostname=host)
+                    channel.shake(deadline)
             except OSError as error:
                 sock.close()
                 last = error
@@ -110,12 +121,13 @@ class TcpSender(SenderDriver):
             except BaseException:
                 sock.close()
                 raise
-            self._sock = sock
+            self._sock = channel
             self._poll.register(sock, select.POLLIN)
             self._watching_writes = False
             return
         if isinstance(last, TimeoutError):
             raise self._problem(ConnectTimeout, "does not answer") from last
+        self._refuse_distrust(last)
         reason = "nobody listens there" if isinstance(last, ConnectionRefusedError) else str(last)
         raise self._problem(ConnectError, f"cannot be reached: {reason}") from last
 
@@ -123,7 +135,12 @@ class TcpSender(SenderDriver):
         """HELLO, and wait for the answer."""
         self._reader = FrameReader(self._settings.max_frame_bytes)
         self._heard = time.monotonic()
-        self._put(encode(self._link.hello()))
+        hello, secret = self._link.hello(), self._settings.secret.get()
+        key = None if secret is None else proof.checked(secret, self._url)
+        if key is not None:
+            hello.nonce = proof.fresh()
+        proven = key is None
+        self._put(encode(hello))
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -137,6 +154,16 @@ class TcpSender(SenderDriver):
             except FrameError as error:
                 self._bad_frames += 1
                 raise self._problem(ConnectError, f"is not a receiver: {error}", retryable=False) from error
+            if isinstance(frame, Challenge) and key is not None and not proven:
+                if not proof.same(frame.proof, proof.of_receiver(key, hello, frame.nonce)):
+                    self._tell(ErrorFrame(Code.SECRET, "the shared secrets differ"))
+                    raise self._problem(ConnectError, "does not know the shared secret", retryable=False)
+                proven = True
+                self._tell(Proof(proof.of_sender(key, hello, frame.nonce)))
+                continue
+            if isinstance(frame, Welcome) and not proven:
+                what = "does not ask for the shared secret: it was given none, or is too old to know of it"
+                raise self._problem(ConnectError, what, retryable=False)
             if isinstance(frame, Welcome):
                 try:
                     self._done += self._link.welcome(frame)
@@ -150,7 +177,15 @@ class TcpSender(SenderDriver):
             if frame is not None:
                 raise self._problem(ConnectError, f"answers a Hello with {type(frame).__name__}", retryable=False)
             if ended:
+                self._refuse_distrust(self._broken)
                 raise self._problem(ConnectError, "closed the connection")
+
+    def _refuse_distrust(self, error: Exception | None) -> None:
+        """Raise what TLS has to say about an error, if that is what it is."""
+        if error is not None:
+            refusal = tls.refusal(error, endpoint=str(self._endpoint), url=self._url, tls=self._settings.tls)
+            if refusal is not None:
+                raise refusal
 
     def _problem(self, kind: type[ConnectError], what: str, *, retryable: bool = True) -> ConnectError:
         return kind(f"{self._endpoint} {what}", url=self._url, endpoint=self._endpoint, retryable=retryable)
@@ -272,7 +307,8 @@ class TcpSender(SenderDriver):
                     count = self._sock.recv_into(room)
                 except (BlockingIOError, InterruptedError):
                     return True
-                except OSError:
+                except OSError as error:
+                    self._broken = error
                     return False
             if not count:
                 return False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from simlink.channels.credentials import Secret
+from simlink.channels.tls import Tls
 from simlink.channels.url import Host
 from simlink.errors import ConnectError
 
@@ -23,6 +25,8 @@ class Settings:
     frame_timeout: float = 30.0
     max_frame_bytes: int = 8 * 1024 * 1024
     max_connections: int = 1024
+    tls: Tls | None = None
+    secret: Secret = field(default_factory=lambda: Secret("secret"))
 
 
 @dataclass(frozen=True, slots=True)

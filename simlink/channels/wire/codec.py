@@ -15,6 +15,7 @@ from simlink.channels.wire.frames import (
     Accept,
     BatchFrame,
     Bye,
+    Challenge,
     Code,
     ErrorFrame,
     Frame,
@@ -22,6 +23,7 @@ from simlink.channels.wire.frames import (
     Heartbeat,
     Hello,
     Moved,
+    Proof,
     Returned,
     Run,
     Settle,
@@ -35,6 +37,8 @@ VERSION = 1
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """The default for the longest frame, its five bytes of head not counted."""
 HEAD = struct.Struct(">IB")
+_TLS = (0x1503, 0x1603)
+"""How TLS begins: an alert, or a handshake."""
 _MODES = {Mode.QUEUE: pb.MODE_QUEUE, Mode.TOPIC: pb.MODE_TOPIC}
 _MODES_READ = {value: mode for mode, value in _MODES.items()}
 
@@ -75,8 +79,20 @@ def _write_hello(f: Hello, out: pb.Frame) -> None:
             next=f.next,
             heartbeat_ms=f.heartbeat_ms,
             max_frame_bytes=f.max_frame_bytes,
+            nonce=f.nonce,
         )
     )
+
+
+def _write_challenge(f: Challenge, out: pb.Frame) -> None:
+    out.challenge.SetInParent()
+    out.challenge.nonce = f.nonce
+    out.challenge.proof = f.proof
+
+
+def _write_proof(f: Proof, out: pb.Frame) -> None:
+    out.proof.SetInParent()
+    out.proof.proof = f.proof
 
 
 def _write_welcome(f: Welcome, out: pb.Frame) -> None:
@@ -157,6 +173,8 @@ def _write_error(f: ErrorFrame, out: pb.Frame) -> None:
 
 _WRITERS: dict[type, Callable[[Any, pb.Frame], None]] = {
     Hello: _write_hello,
+    Challenge: _write_challenge,
+    Proof: _write_proof,
     Welcome: _write_welcome,
     BatchFrame: _write_batch,
     Accept: _write_accept,
@@ -218,7 +236,16 @@ def _read_hello(w: pb.Frame) -> Hello:
         _number(h.next),
         h.heartbeat_ms,
         h.max_frame_bytes,
+        h.nonce,
     )
+
+
+def _read_challenge(w: pb.Frame) -> Challenge:
+    return Challenge(w.challenge.nonce, w.challenge.proof)
+
+
+def _read_proof(w: pb.Frame) -> Proof:
+    return Proof(w.proof.proof)
 
 
 def _read_welcome(frame: pb.Frame) -> Welcome:
@@ -292,6 +319,8 @@ def _read_error(w: pb.Frame) -> ErrorFrame:
 
 _READERS: dict[str, Callable[[pb.Frame], Frame]] = {
     "hello": _read_hello,
+    "challenge": _read_challenge,
+    "proof": _read_proof,
     "welcome": _read_welcome,
     "batch": _read_batch,
     "accept": _read_accept,
@@ -334,16 +363,19 @@ def _frame_size(length: int, version: int, limit: int) -> int:
         FrameError: no such frame is read here.
     """
     if version != VERSION:
-        raise FrameError(
-            f"a frame of version {version}, and version {VERSION} is what is read here"
-            + ("" if version < 32 else " (or the peer does not speak simlink at all)"),
-            Code.VERSION,
-        )
+        raise FrameError(_of_another_version(length, version), Code.VERSION)
     if length > limit:
         raise FrameError(f"a frame of {length} bytes, and at most {limit} are allowed here", Code.TOO_LARGE)
     if length < 1:
         raise FrameError("a frame without a version")
     return 4 + length
+
+
+def _of_another_version(length: int, version: int) -> str:
+    if length >> 16 in _TLS:
+        return "TLS, which is not spoken at this address, or needs a URL with tcps://"
+    hint = "" if version < 32 else " (or the peer does not speak simlink at all)"
+    return f"a frame of version {version}, and version {VERSION} is what is read here{hint}"
 
 
 class FrameReader:

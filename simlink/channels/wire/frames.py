@@ -13,6 +13,7 @@ __all__ = [
     "Accept",
     "BatchFrame",
     "Bye",
+    "Challenge",
     "Code",
     "ErrorFrame",
     "Frame",
@@ -20,6 +21,7 @@ __all__ = [
     "Heartbeat",
     "Hello",
     "Moved",
+    "Proof",
     "Returned",
     "Run",
     "Settle",
@@ -43,6 +45,7 @@ class Code(enum.IntEnum):
     CLOSING = 7
     BUSY = 8
     REPLACED = 9
+    SECRET = 10
 
 
 class FrameError(SimlinkError):
@@ -70,6 +73,22 @@ class Hello:
     next: int = 0
     heartbeat_ms: int = 1000
     max_frame_bytes: int = 8 * 1024 * 1024
+    nonce: bytes = b""
+
+
+@dataclass(slots=True)
+class Challenge:
+    """Receiver → sender, before the Welcome where a secret is shared: proof of it, and a question for proof."""
+
+    nonce: bytes
+    proof: bytes
+
+
+@dataclass(slots=True)
+class Proof:
+    """Sender → receiver, the answer to a Challenge."""
+
+    proof: bytes
 
 
 @dataclass(slots=True)
@@ -168,4 +187,18 @@ class ErrorFrame:
     retryable: bool = False
 
 
-Frame = Hello | Welcome | BatchFrame | Accept | Settle | Returned | Void | Moved | Heartbeat | Bye | ErrorFrame
+Frame = (
+    Hello
+    | Challenge
+    | Proof
+    | Welcome
+    | BatchFrame
+    | Accept
+    | Settle
+    | Returned
+    | Void
+    | Moved
+    | Heartbeat
+    | Bye
+    | ErrorFrame
+)

@@ -25,6 +25,7 @@ class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODE_CLOSING: _ClassVar[Code]
     CODE_BUSY: _ClassVar[Code]
     CODE_REPLACED: _ClassVar[Code]
+    CODE_SECRET: _ClassVar[Code]
 MODE_UNSPECIFIED: Mode
 MODE_QUEUE: Mode
 MODE_TOPIC: Mode
@@ -38,9 +39,10 @@ CODE_MODE: Code
 CODE_CLOSING: Code
 CODE_BUSY: Code
 CODE_REPLACED: Code
+CODE_SECRET: Code
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "welcome", "batch", "accept", "settle", "returned", "void", "moved", "heartbeat", "bye", "error")
+    __slots__ = ("hello", "welcome", "batch", "accept", "settle", "returned", "void", "moved", "heartbeat", "bye", "error", "challenge", "proof")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +54,8 @@ class Frame(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     BYE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     welcome: Welcome
     batch: Batch
@@ -63,7 +67,9 @@ class Frame(_message.Message):
     heartbeat: Heartbeat
     bye: Bye
     error: Error
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., welcome: _Optional[_Union[Welcome, _Mapping[str, object]]] = ..., batch: _Optional[_Union[Batch, _Mapping[str, object]]] = ..., accept: _Optional[_Union[Accept, _Mapping[str, object]]] = ..., settle: _Optional[_Union[Settle, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Returned, _Mapping[str, object]]] = ..., void: _Optional[_Union[Void, _Mapping[str, object]]] = ..., moved: _Optional[_Union[Moved, _Mapping[str, object]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping[str, object]]] = ..., bye: _Optional[_Union[Bye, _Mapping[str, object]]] = ..., error: _Optional[_Union[Error, _Mapping[str, object]]] = ...) -> None: ...
+    challenge: Challenge
+    proof: Proof
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., welcome: _Optional[_Union[Welcome, _Mapping[str, object]]] = ..., batch: _Optional[_Union[Batch, _Mapping[str, object]]] = ..., accept: _Optional[_Union[Accept, _Mapping[str, object]]] = ..., settle: _Optional[_Union[Settle, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Returned, _Mapping[str, object]]] = ..., void: _Optional[_Union[Void, _Mapping[str, object]]] = ..., moved: _Optional[_Union[Moved, _Mapping[str, object]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping[str, object]]] = ..., bye: _Optional[_Union[Bye, _Mapping[str, object]]] = ..., error: _Optional[_Union[Error, _Mapping[str, object]]] = ..., challenge: _Optional[_Union[Challenge, _Mapping[str, object]]] = ..., proof: _Optional[_Union[Proof, _Mapping[str, object]]] = ...) -> None: ...
 
 class Runs(_message.Message):
     __slots__ = ("firsts", "counts")
@@ -74,7 +80,7 @@ class Runs(_message.Message):
     def __init__(self, firsts: _Optional[_Iterable[int]] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("sender", "destination", "mode", "subscription", "incarnation", "low", "next", "heartbeat_ms", "max_frame_bytes")
+    __slots__ = ("sender", "destination", "mode", "subscription", "incarnation", "low", "next", "heartbeat_ms", "max_frame_bytes", "nonce")
     SENDER_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +90,7 @@ class Hello(_message.Message):
     NEXT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
     sender: bytes
     destination: str
     mode: Mode
@@ -93,7 +100,8 @@ class Hello(_message.Message):
     next: int
     heartbeat_ms: int
     max_frame_bytes: int
-    def __init__(self, sender: _Optional[bytes] = ..., destination: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., subscription: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., low: _Optional[int] = ..., next: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ...) -> None: ...
+    nonce: bytes
+    def __init__(self, sender: _Optional[bytes] = ..., destination: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., subscription: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., low: _Optional[int] = ..., next: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("incarnation", "accepted", "settled", "settled_runs", "rejected", "returned", "returned_handed", "credit", "credit_bytes", "heartbeat_ms", "max_frame_bytes")
@@ -120,6 +128,20 @@ class Welcome(_message.Message):
     heartbeat_ms: int
     max_frame_bytes: int
     def __init__(self, incarnation: _Optional[bytes] = ..., accepted: _Optional[int] = ..., settled: _Optional[int] = ..., settled_runs: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., rejected: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned_handed: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ...) -> None: ...
+
+class Challenge(_message.Message):
+    __slots__ = ("nonce", "proof")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    proof: bytes
+    def __init__(self, nonce: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class Proof(_message.Message):
+    __slots__ = ("proof",)
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    proof: bytes
+    def __init__(self, proof: _Optional[bytes] = ...) -> None: ...
 
 class Batch(_message.Message):
     __slots__ = ("position", "low", "bodies", "keys", "keys_present", "content_types", "headers", "producers", "producer_of", "lows", "sequence_firsts", "sequence_counts", "sequences_present", "timestamps", "timestamps_present")

@@ -9,6 +9,9 @@
 Each listens on free ports of 127.0.0.1, keeps its data in a temporary folder, is ready when entered, and dies with
 this process however that ends. The environment variables SIMLINK_KAFKA_URL, SIMLINK_AMQP_URL and SIMLINK_REDIS_URL
 name servers that are already running, and win.
+
+With ``tls=Certificates(cert, key, ca)`` a server of our own speaks TLS only, with ``user=`` and ``password=`` it lets
+nobody else in; ``broker.url`` then has the scheme and the credentials that belong to that.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from simlink.testing.brokers.base import Broker, BrokerFailed, BrokerUnavailable
 from simlink.testing.brokers.kafka import KafkaBroker
 from simlink.testing.brokers.rabbitmq import RabbitMQBroker
 from simlink.testing.brokers.redis import RedisBroker
+from simlink.testing.brokers.security import Certificates
 
 __all__ = [
     "BROKERS",
     "Broker",
     "BrokerFailed",
     "BrokerUnavailable",
+    "Certificates",
     "KafkaBroker",
     "RabbitMQBroker",
     "RedisBroker",

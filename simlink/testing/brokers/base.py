@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from simlink.errors import ConfigError, NotSupported, StateError, TransportError
 from simlink.testing.brokers.process import Process, free_ports, reachable
+from simlink.testing.brokers.security import Certificates, Security
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -43,6 +44,8 @@ class Broker(ABC):
     Args:
         own: start a server even where the environment variable names one; for tests that stop or kill it.
         timeout: seconds that the server may take to become ready. Default 60.
+        tls: certificate files: the server then listens with TLS only, and ``url`` has the scheme with TLS.
+        user, password: who is let in; nobody else is. With any of these three the server is always one of our own.
 
     Raises (on entering):
         BrokerUnavailable: the server is not installed, or nobody answers at the address in the environment variable.
@@ -56,11 +59,20 @@ class Broker(ABC):
     grace: ClassVar[float] = 30.0
     """Seconds that a server has for a graceful stop before it is killed."""
 
-    def __init__(self, *, own: bool = False, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        *,
+        own: bool = False,
+        timeout: float = 60.0,
+        tls: Certificates | None = None,
+        user: str | None = None,
+        password: str | None = None,
+    ) -> None:
         self.timeout = timeout
+        self.security = Security(tls, user, password)
         self.folder: Path | None = None
         self.ports: list[int] = []
-        self.external = None if own else os.environ.get(self.variable) or None
+        self.external = None if own or self.security else os.environ.get(self.variable) or None
         self._process: Process | None = None
         self._paused = False
         self._closed = False
@@ -98,7 +110,7 @@ class Broker(ABC):
 
     def _credentials(self) -> str:
         """What stands before the host in the URL: "" or ``user:password@``."""
-        return ""
+        return self.security.userinfo
 
     # --- what a test uses
 
@@ -109,7 +121,11 @@ class Broker(ABC):
             return self.external.rstrip("/")
         if not self.ports:
             raise StateError(f"this {self.kind} broker has no address yet: use it as a context manager, or start() it")
-        return f"{self.scheme}://{self._credentials()}{self.host}:{self.port}"
+        return f"{self._scheme}://{self._credentials()}{self.host}:{self.port}"
+
+    @property
+    def _scheme(self) -> str:
+        return self.scheme + "s" if self.security.tls else self.scheme
 
     @property
     def host(self) -> str:
@@ -233,7 +249,7 @@ class Broker(ABC):
         if self.external:
             return f"<{name} {_without_password(self.external)} from {self.variable}>"
         state = "paused" if self._paused else "running" if self.running else "closed" if self._closed else "down"
-        where = f" {self.scheme}://{self.host}:{self.port}" if self.ports else ""
+        where = f" {self._scheme}://{self.host}:{self.port}" if self.ports else ""
         return f"<{name}{where} {state}{f' pid={self.pid}' if self.pid else ''}>"
 
     # --- how

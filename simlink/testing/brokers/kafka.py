@@ -12,7 +12,10 @@ import uuid
 from pathlib import Path
 from typing import ClassVar, Final
 
+from simlink.errors import ConfigError
 from simlink.testing.brokers.base import Broker, BrokerFailed, BrokerUnavailable
+from simlink.testing.brokers.process import reachable
+from simlink.testing.brokers.security import Certificates, private_key_as_pkcs8
 from simlink.testing.brokers.tools import cache_folder, copy_dependencies, find_java, find_maven, locked
 
 __all__ = ["KafkaBroker"]
@@ -22,6 +25,7 @@ POM: Final = Path(__file__).with_name("kafka-pom.xml")
 QUICK: Final = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """Measured on two cores: half the processor time and 2/3 of the memory of the defaults, and no less throughput."""
 
+SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 SETTINGS: Final = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -67,6 +71,7 @@ class KafkaBroker(Broker):
     Args:
         own: as in Broker.
         timeout: as in Broker; the download has its own 10 minutes.
+        tls, user, password: as in Broker. The user may log in by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
         heap: the largest heap of the server, as Java writes it. Default "512m".
         settings: server properties that are added or replace those of this module.
     """
@@ -74,12 +79,22 @@ class KafkaBroker(Broker):
     kind: ClassVar[str] = "kafka"
     scheme: ClassVar[str] = "kafka"
     variable: ClassVar[str] = "SIMLINK_KAFKA_URL"
-    port_count: ClassVar[int] = 2
+    port_count: ClassVar[int] = 3
 
     def __init__(
-        self, *, own: bool = False, timeout: float = 60.0, heap: str = "512m", settings: dict[str, str] | None = None
+        self,
+        *,
+        own: bool = False,
+        timeout: float = 60.0,
+        tls: Certificates | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        heap: str = "512m",
+        settings: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(own=own, timeout=timeout)
+        super().__init__(own=own, timeout=timeout, tls=tls, user=user, password=password)
+        if password is not None and user is None:
+            raise ConfigError("Kafka knows no password without a user: give user= too")
         self.heap = heap
         self.settings = dict(settings or {})
         self._java: list[str] = []
@@ -106,27 +121,68 @@ class KafkaBroker(Broker):
             cls(own=True)._find_java()
 
     def _prepare(self, folder: Path) -> None:
-        client, controller = self.ports
+        client, controller, _ = self.ports
         settings = {
             **SETTINGS,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
             "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
             "log.dirs": str(folder / "data"),
+            **(self._secured(folder) if self.security else {}),
             **self.settings,
         }
-        (folder / "server.properties").write_text(
-            "".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8"
-        )
+        file = folder / "server.properties"
+        file.touch(0o600)
+        file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()), encoding="utf-8")
         identity = _cluster_id()
         self._java = self._find_java()
         command = [*self._java, *QUICK, "kafka.tools.StorageTool", "format", "-t", identity, "-c", "server.properties"]
+        command += self._scram()
         try:
             subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=self.timeout)
         except subprocess.CalledProcessError as error:
             raise BrokerFailed(f"Kafka's storage cannot be formatted: {error.stdout}{error.stderr}") from error
         except subprocess.TimeoutExpired as error:
             raise BrokerFailed(f"Kafka's storage was not formatted within {self.timeout:g} s") from error
+
+    def _secured(self, folder: Path) -> dict[str, str]:
+        client, controller, plain = self.ports
+        tls, user, password = self.security.tls, self.security.user, self.security.password
+        protocol = ("SASL_" if password is not None else "") + ("SSL" if tls else "PLAINTEXT")
+        here = "listener.name.door."
+        found = {
+            "listeners": f"DOOR://127.0.0.1:{client},PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"DOOR://127.0.0.1:{client},PLAINTEXT://127.0.0.1:{plain}",
+            "listener.security.protocol.map": f"DOOR:{protocol},PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+        }
+        if password is not None:
+            found[f"{here}sasl.enabled.mechanisms"] = ",".join((*SCRAM, "PLAIN"))
+            login = f'required user_{user}="{_escaped(password)}";'
+            found[f"{here}plain.sasl.jaas.config"] = f"org.apache.kafka.common.security.plain.PlainLoginModule {login}"
+            for mechanism in SCRAM:
+                key = f"{here}{mechanism.lower()}.sasl.jaas.config"
+                found[key] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        if tls is not None:
+            keystore = folder / "keystore.pem"
+            keystore.touch(0o600)
+            certificate = Path(tls.cert).read_text(encoding="ascii")
+            keystore.write_text(private_key_as_pkcs8(tls.key) + certificate, encoding="ascii")
+            found |= {f"{here}ssl.keystore.type": "PEM", f"{here}ssl.keystore.location": str(keystore)}
+            if tls.ca:
+                found |= {
+                    f"{here}ssl.truststore.type": "PEM",
+                    f"{here}ssl.truststore.location": str(Path(tls.ca).absolute()),
+                    f"{here}ssl.client.auth": "required",
+                }
+        return found
+
+    def _scram(self) -> list[str]:
+        """What the formatting of the storage is told, for the user to be there before the server is."""
+        user, password = self.security.user, self.security.password
+        if password is None:
+            return []
+        return [w for m in SCRAM for w in ("--add-scram", f'{m}=[name="{user}",password="{password}"]')]
 
     def _find_java(self) -> list[str]:
         """The start of every Java command: the program, the class path, the prepared classes."""
@@ -149,7 +205,10 @@ class KafkaBroker(Broker):
         return [*self._java, *options, "kafka.Kafka", str(folder / "server.properties")], {}
 
     def _ready(self) -> bool:
-        with socket.create_connection((self.host, self.port), 1) as connection:
+        if self.security and not reachable(self.host, self.port):
+            return False
+        # A secured one has a plain door besides, on a port that nobody is told: by it we see that it is ready.
+        with socket.create_connection((self.host, self.ports[2] if self.security else self.port), 1) as connection:
             connection.settimeout(5)
             # Metadata 1 of no topics: a broker names itself once it is registered and unfenced, after its port opens.
             brokers = struct.unpack_from(">i", _ask(connection, 3, 1, struct.pack(">i", 0)))[0]
@@ -208,6 +267,11 @@ def _local_jars() -> Path:
     if home and (Path(home) / "libs").is_dir():
         return Path(home) / "libs"
     return cache_folder() / f"kafka-{VERSION}"
+
+
+def _escaped(text: str) -> str:
+    """For a quoted value inside a properties file, where a backslash counts twice."""
+    return text.replace("\\", "\\\\\\\\").replace('"', '\\\\"')
 
 
 def _cluster_id() -> str:

@@ -8,7 +8,10 @@ import uuid
 from pathlib import Path
 from typing import ClassVar, Final
 
+from simlink.errors import ConfigError
 from simlink.testing.brokers.base import Broker, BrokerUnavailable
+from simlink.testing.brokers.process import reachable
+from simlink.testing.brokers.security import Certificates
 
 __all__ = ["RabbitMQBroker"]
 
@@ -26,17 +29,27 @@ ERLANG: Final = (
 class RabbitMQBroker(Broker):
     """A real RabbitMQ server; ready in about 5 s. See :class:`~simlink.testing.brokers.base.Broker`.
 
-    Every server has a node name, a cookie, an epmd and ports of its own. The user is guest. Its environment variable
-    is SIMLINK_AMQP_URL.
+    Every server has a node name, a cookie, an epmd and ports of its own. The user is guest unless one is given. Its
+    environment variable is SIMLINK_AMQP_URL.
     """
 
     kind: ClassVar[str] = "rabbitmq"
     scheme: ClassVar[str] = "amqp"
     variable: ClassVar[str] = "SIMLINK_AMQP_URL"
-    port_count: ClassVar[int] = 3
+    port_count: ClassVar[int] = 4
 
-    def __init__(self, *, own: bool = False, timeout: float = 60.0) -> None:
-        super().__init__(own=own, timeout=timeout)
+    def __init__(
+        self,
+        *,
+        own: bool = False,
+        timeout: float = 60.0,
+        tls: Certificates | None = None,
+        user: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        super().__init__(own=own, timeout=timeout, tls=tls, user=user, password=password)
+        if password is not None and user is None:
+            raise ConfigError("RabbitMQ knows no password without a user: give user= too")
         self.node = f"simlink-{uuid.uuid4().hex[:12]}@localhost"
 
     @classmethod
@@ -50,7 +63,7 @@ class RabbitMQBroker(Broker):
         return script
 
     def _credentials(self) -> str:
-        return "guest:guest@"
+        return self.security.userinfo or "guest:guest@"
 
     def _prepare(self, folder: Path) -> None:
         for name in ("home", "mnesia", "log"):
@@ -58,16 +71,19 @@ class RabbitMQBroker(Broker):
         (folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
         # Present and empty: the system's own settings must not leak in.
         (folder / "rabbitmq-env.conf").touch()
-        (folder / "rabbitmq.conf").write_text("log.console.level = warning\n", encoding="ascii")
-        (folder / "advanced.config").write_text("[].\n", encoding="ascii")
+        lines = ["log.console.level = warning", *self._listeners()]
+        (folder / "rabbitmq.conf").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        advanced = folder / "advanced.config"
+        advanced.touch(0o600)
+        advanced.write_text(f"[{self._login()}].\n", encoding="ascii")
 
     def _command(self, folder: Path) -> tuple[list[str], dict[str, str]]:
-        client, distribution, epmd = self.ports[:3]
+        client, distribution, epmd, plain = self.ports[:4]
         return [self.locate()], {
             "HOME": str(folder / "home"),
             "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(client),
+            "RABBITMQ_NODE_PORT": str(plain if self.security.tls else client),
             "RABBITMQ_DIST_PORT": str(distribution),
             "ERL_EPMD_PORT": str(epmd),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -83,8 +99,34 @@ class RabbitMQBroker(Broker):
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
+    def _listeners(self) -> list[str]:
+        tls = self.security.tls
+        if tls is None:
+            return []
+        files = {"certfile": tls.cert, "keyfile": tls.key, **({"cacertfile": tls.ca} if tls.ca else {})}
+        must = "true" if tls.ca else "false"
+        return [
+            f"listeners.ssl.default = 127.0.0.1:{self.port}",
+            *(f"ssl_options.{name} = {Path(path).absolute()}" for name, path in files.items()),
+            f"ssl_options.verify = {'verify_peer' if tls.ca else 'verify_none'}",
+            f"ssl_options.fail_if_no_peer_cert = {must}",
+        ]
+
+    def _login(self) -> str:
+        """The user, as Erlang terms: the other file has no way to write every character."""
+        if self.security.password is None:
+            return ""
+        user, password = (
+            "<<" + ",".join(map(str, (text or "").encode())) + ">>"
+            for text in (self.security.user, self.security.password)
+        )
+        return f"{{rabbit, [{{default_user, {user}}}, {{default_pass, {password}}}]}}"
+
     def _ready(self) -> bool:
-        with socket.create_connection((self.host, self.port), 1) as connection:
+        if self.security.tls is not None and not reachable(self.host, self.port):
+            return False
+        # With TLS there is a plain door besides, on a port that nobody is told: by it we see that the server is ready.
+        with socket.create_connection((self.host, self.ports[3] if self.security.tls else self.port), 1) as connection:
             connection.settimeout(5)
             connection.sendall(b"AMQP\x00\x00\x09\x01")
             # A method frame (type 1): Connection.Start.
