@@ -9,9 +9,11 @@ import socket
 import struct
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
+from simlink.errors import NotSupported
 from simlink.testing.brokers.base import Broker, BrokerFailed, BrokerUnavailable
 from simlink.testing.brokers.tools import cache_folder, copy_dependencies, find_java, find_maven, locked
 
@@ -69,20 +71,42 @@ class KafkaBroker(Broker):
         timeout: as in Broker; the download has its own 10 minutes.
         heap: the largest heap of the server, as Java writes it. Default "512m".
         settings: server properties that are added or replace those of this module.
+        advertised: addresses (``host:port``), each of something in front of this server, such as a
+            `simlink.testing.chaos.FaultProxy`. For each there is a listener of its own, see ``behind``, whose clients
+            are told to come to that address: Kafka's clients connect to where the server says it is, not to where they
+            first asked.
     """
 
     kind: ClassVar[str] = "kafka"
     scheme: ClassVar[str] = "kafka"
     variable: ClassVar[str] = "SIMLINK_KAFKA_URL"
-    port_count: ClassVar[int] = 2
 
     def __init__(
-        self, *, own: bool = False, timeout: float = 60.0, heap: str = "512m", settings: dict[str, str] | None = None
+        self,
+        *,
+        own: bool = False,
+        timeout: float = 60.0,
+        heap: str = "512m",
+        settings: dict[str, str] | None = None,
+        advertised: Sequence[str] = (),
     ) -> None:
         super().__init__(own=own, timeout=timeout)
         self.heap = heap
+        self.advertised = tuple(advertised)
+        self.port_count = 2 + len(self.advertised)
         self.settings = dict(settings or {})
         self._java: list[str] = []
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """For each of ``advertised``, in their order: the ``host:port`` that leads to the server from there.
+
+        Raises:
+            NotSupported: the server is not ours.
+        """
+        if self.external:
+            raise NotSupported(f"the server that {self.variable} names advertises what it does; use own=True")
+        return tuple(f"{self.host}:{port}" for port in self.ports[2:])
 
     @classmethod
     def locate(cls) -> str:
@@ -106,12 +130,19 @@ class KafkaBroker(Broker):
             cls(own=True)._find_java()
 
     def _prepare(self, folder: Path) -> None:
-        client, controller = self.ports
+        client, controller, *behind = self.ports
+        names = [f"BEHIND{number}" for number in range(len(behind))]
+        listeners = [f"{name}://127.0.0.1:{port}" for name, port in zip(names, behind, strict=True)]
+        told = [f"{name}://{address}" for name, address in zip(names, self.advertised, strict=True)]
+        protocols = SETTINGS["listener.security.protocol.map"]
         settings = {
             **SETTINGS,
+            "listener.security.protocol.map": ",".join([protocols, *(f"{name}:PLAINTEXT" for name in names)]),
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+            "listeners": ",".join(
+                [f"PLAINTEXT://127.0.0.1:{client}", f"CONTROLLER://127.0.0.1:{controller}", *listeners]
+            ),
+            "advertised.listeners": ",".join([f"PLAINTEXT://127.0.0.1:{client}", *told]),
             "log.dirs": str(folder / "data"),
             **self.settings,
         }

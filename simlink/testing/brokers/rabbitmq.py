@@ -33,7 +33,7 @@ class RabbitMQBroker(Broker):
     kind: ClassVar[str] = "rabbitmq"
     scheme: ClassVar[str] = "amqp"
     variable: ClassVar[str] = "SIMLINK_AMQP_URL"
-    port_count: ClassVar[int] = 3
+    port_count = 3
 
     def __init__(self, *, own: bool = False, timeout: float = 60.0) -> None:
         super().__init__(own=own, timeout=timeout)
