@@ -106,7 +106,7 @@ def check(scene):
     for process in {*scene.senders, *scene.receivers}:
         if process.report is not None:
             left = process.report["left"]
-            assert left == {"threads": [], "native_threads": [], "sockets": 0, "children": 0}, f"left behind: {left}"
+            assert left == {"threads": [], "native_threads": [], "sockets": [], "children": []}, f"left behind by {process.role}: {left}"
     assert account.growth <= GROWTH, f"a process grew by {account.growth >> 20} MiB"
     return account
 

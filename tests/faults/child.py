@@ -12,6 +12,8 @@ SIGTERM ends it, SIGUSR1 stops it with messages in hand (it then says ``paused N
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import gc
 import json
 import os
 import signal
@@ -22,6 +24,8 @@ import zlib
 from collections import deque
 from hashlib import blake2b
 from pathlib import Path
+
+import psutil
 
 KEYS = 8
 CHUNK = 20
@@ -45,8 +49,11 @@ def key_of(row):
 
 
 def shift_clock(file):
-    """Let this process' wall clock follow the offset in a file, as ``-3600``. Where libfaketime is preloaded it does
-    the same for code that is not Python's, and this is not used."""
+    """Let the wall clock of this process' Python code follow the offset in a file, as ``-3600``.
+
+    Not libfaketime, which shifts C code as well: librdkafka waits by ``cnd_timedwait``, whose clock it leaves as it is
+    (0.9.10), and such a wait then takes as long as the shift.
+    """
     real, real_ns = time.time, time.time_ns
     known = [0.0, 0.0]  # when it was looked at, and what it was
 
@@ -72,14 +79,18 @@ def memory(name):
 
 
 def sockets():
-    found = set()
+    """Every open socket, by what the kernel calls it, with what it is connected to."""
+    ends = {}
+    for one in psutil.Process().net_connections("all"):
+        ends[one.fd] = f"{one.type.name} {one.laddr} {one.raddr} {one.status}"
+    found = {}
     for fd in Path("/proc/self/fd").iterdir():
         try:
             link = str(fd.readlink())
         except OSError:
             continue
         if link.startswith("socket:"):
-            found.add(link)
+            found[link] = ends.get(int(fd.name), "?")
     return found
 
 
@@ -124,8 +135,8 @@ class Before:
         return {
             "threads": sorted(t.name for t in set(threading.enumerate()) - self.threads),
             "native_threads": sorted(name for task, name in tasks().items() if task not in self.tasks),
-            "sockets": len(sockets() - self.sockets),
-            "children": len(children()),
+            "sockets": sorted(text for link, text in sockets().items() if link not in self.sockets),
+            "children": children(),
         }
 
 
@@ -283,8 +294,10 @@ def main():
     parser.add_argument("--window", type=int, default=2000)
     parser.add_argument("--prefetch", type=int)
     parser.add_argument("--clock")
+    parser.add_argument("--collect", action="store_true")
     args = parser.parse_args()
-    if args.clock and "libfaketime" not in os.environ.get("LD_PRELOAD", ""):
+    faulthandler.register(signal.SIGQUIT, all_threads=True)
+    if args.clock:
         shift_clock(args.clock)
     import simlink
 
@@ -299,6 +312,8 @@ def main():
         else:
             both(channel, args, report)
     report["peak"] = memory("VmHWM")
+    if args.collect:
+        gc.collect()
     report["left"] = before.left()
     print(json.dumps(report), flush=True)
 
