@@ -1,6 +1,6 @@
 """``python -m tests.faults``: run the table of transports × faults, print it, and keep it as a page.
 
-    python -m tests.faults [--transport NAME]… [--fault NAME]… [--write docs/reliability.md]
+python -m tests.faults [--transport NAME]… [--fault NAME]… [--write docs/reliability.md]
 """
 
 from __future__ import annotations

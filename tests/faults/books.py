@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tests.faults.child import body_of, key_of
 from tests.faults.scene import confirmed
@@ -62,6 +63,8 @@ class Account:
 def check(scene):
     """Assert all that is promised; the account. Raises AssertionError."""
     lines = handed_out(scene)
+    # Both ends of a transport that does not leave its process are one.
+    ends = list({id(process): process for process in [*scene.senders, *scene.receivers]}.values())
     seen = {line.identity for line in lines}
     attempted, sure, resent, failed = set(), set(), 0, set()
     for seed, process in enumerate(scene.senders, 1):
@@ -79,10 +82,10 @@ def check(scene):
         if scene.transport.loss != "none":
             sure |= done
             # The sender lived, and the fault is over: nothing is left open.
-            assert (report["failed"], report["unknown"]) == ([], [])
-            assert done == mine
+            assert (report["failed"], report["unknown"]) == ([], []), "failed or unknown at the end"
+            assert done == mine, f"{len(mine - done)} were never confirmed"
         settled = {(seed, row) for first, stop in report["settled"] for row in range(first, stop)}
-        assert settled - seen == set()
+        assert settled - seen == set(), "settled, and never handed out"
     assert seen - attempted == set(), "something arrived that was never sent"
     assert seen & failed == set(), "something arrived that was reported failed"
     assert sure - seen == set(), f"lost: {sorted(sure - seen)[:10]}, {len(sure - seen)} in all"
@@ -97,16 +100,18 @@ def check(scene):
         repeats=len(lines) - len(seen),
         resent=resent,
         held=held,
-        growth=max(map(growth, {*scene.senders, *scene.receivers}), default=0),
+        growth=max(map(growth, ends), default=0),
     )
     assert account.repeats <= account.bound, f"{account.repeats} repeats, and X + H is {resent} + {held}"
     fresh = Counter((line.life, line.identity) for line in lines if line.attempt == 1)
     assert [found for found, times in fresh.items() if times > 1] == [], "twice at attempt 1 in one life"
     check_order(scene.transport.order, lines)
-    for process in {*scene.senders, *scene.receivers}:
+    for process in ends:
         if process.report is not None:
             left = process.report["left"]
-            assert left == {"threads": [], "native_threads": [], "sockets": [], "children": []}, f"left behind by {process.role}: {left}"
+            assert left == {"threads": [], "native_threads": [], "sockets": [], "children": []}, (
+                f"left behind by {process.role}: {left}"
+            )
     assert account.growth <= GROWTH, f"a process grew by {account.growth >> 20} MiB"
     return account
 
@@ -130,5 +135,5 @@ def check_order(kind, lines):
             known.add(mark)
             groups[scope].append(line.row)
     for scope, rows in groups.items():
-        late = [(a, b) for a, b in zip(rows, rows[1:], strict=False) if b < a]
+        late = [(a, b) for a, b in pairwise(rows) if b < a]
         assert late == [], f"out of order in {scope}: {late[:5]}, {len(late)} in all"

@@ -58,9 +58,7 @@ def run(transport, fault):
         unavailable = str(problem)
     except Exception:
         error = traceback.format_exc()
-    return Result(
-        transport.name, fault.name, time.monotonic() - began, account, tuple(notes), error, unavailable
-    )
+    return Result(transport.name, fault.name, time.monotonic() - began, account, tuple(notes), error, unavailable)
 
 
 class Runner:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import threading
@@ -275,4 +274,4 @@ def set_clock(file, seconds):
     """Set the clock of a scene; the file is replaced in one step."""
     part = file.with_suffix(".part")
     part.write_text(f"{seconds:+d}", encoding="ascii")
-    os.replace(part, file)
+    part.replace(file)

@@ -163,7 +163,7 @@ class Brokered(Transport):
         with contextlib.ExitStack() as stack:
             broker = stack.enter_context(self.own()) if BROKER in needs else self.shared.start()
             proxy = stack.enter_context(self.shared.proxy()) if NETWORK in needs else None
-            scheme, _, address = broker.url.partition("://")
+            _, _, address = broker.url.partition("://")
             credentials, at, host = address.rpartition("@")
             direct = f"{self.scheme}://{address}/{name}{self.params}"
             through = f"{self.scheme}://{credentials}{at}{proxy.address if proxy else host}/{name}{self.params}"
