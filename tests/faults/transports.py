@@ -12,9 +12,11 @@ import threading
 import uuid
 from dataclasses import dataclass, field
 
-from simlink.testing.brokers import KafkaBroker
+from simlink.channels.registry import known_schemes
+from simlink.testing.brokers import KafkaBroker, RabbitMQBroker, RedisBroker
 from simlink.testing.brokers.process import free_ports
 from simlink.testing.chaos import FaultProxy
+from tests.faults.child import HAND
 
 PREFETCH = 200
 WINDOW = 2_000
@@ -185,11 +187,46 @@ class Kafka(Brokered):
         return again * PREFETCH * PARTITIONS
 
 
+class Redis(Brokered):
+    """Holds are entries of the group's pending list."""
+
+    def held_at_death(self, place, received):
+        from redis import Redis as Client
+
+        name = place.direct_url.rpartition("/")[2].partition("?")[0]
+        with Client(host=place.broker.host, port=place.broker.port) as client:
+            return client.xpending(name, name)["pending"]
+
+
+class Synced(RedisBroker):
+    """Its log is on the disk before it answers."""
+
+    def _command(self, folder):
+        command, env = super()._command(folder)
+        command[command.index("--appendfsync") + 1] = "always"
+        return command, env
+
+
+class RabbitMQ(Brokered):
+    """A hold is a channel: with it goes what was prefetched, and acknowledgements that were not sent yet."""
+
+    def held_at_death(self, place, received):
+        return PREFETCH + UNSENT
+
+    def held_by_losses(self, place, report):
+        return report["driver"]["lost"] * (PREFETCH + UNSENT)
+
+
+UNSENT = 2 * HAND
+"""Acknowledgements that a receiver of ours may not have sent yet: it makes them by `HAND`."""
 PARTITIONS = 3
 KAFKA = Shared(lambda addresses: KafkaBroker(own=True, advertised=addresses), slots=10)
 KAFKA_PARAMS = f"?partitions={PARTITIONS}&session_timeout=3&heartbeat=1"
 
-TRANSPORTS = (
+REDIS = Shared(lambda _: Synced(own=True), slots=10)
+RABBITMQ = Shared(lambda _: RabbitMQBroker(own=True), slots=10)
+
+_ALL = (
     Transport(name="memory", scheme="memory", has=frozenset(), loss="confirmed", order="key", one_process=True),
     Transport(name="tcp", scheme="tcp", params=f"?buffer_messages={WINDOW}"),
     *(
@@ -205,7 +242,12 @@ TRANSPORTS = (
         )
         for client in ("confluent", "python")
     ),
+    Transport(name="http", scheme="http", params=f"?buffer_messages={WINDOW}"),
+    Transport(name="grpc", scheme="grpc", params=f"?buffer_messages={WINDOW}"),
+    RabbitMQ(name="amqp", scheme="amqp", shared=RABBITMQ, own=lambda: RabbitMQBroker(own=True)),
+    Redis(name="redis", scheme="redis", params="?min_idle=3", shared=REDIS, own=lambda: Synced(own=True)),
 )
+TRANSPORTS = tuple(row for row in _ALL if row.scheme in known_schemes())
 """Every row."""
 
 
