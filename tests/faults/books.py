@@ -92,7 +92,7 @@ def check(scene):
     held = scene.held
     for process in scene.receivers:
         if process.report is not None:
-            held += scene.transport.held_by_losses(scene.place, process.report["receiver"])
+            held += scene.transport.held_by_losses(scene, process.report["receiver"])
     account = Account(
         attempted=len(attempted),
         confirmed=len(sure),

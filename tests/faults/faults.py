@@ -53,6 +53,7 @@ def broker_killed(scene):
     for part in (1 / 3, 2 / 3):
         scene.until(part)
         scene.place.broker.kill()
+        scene.breaks += 1
         scene.place.broker.start()
 
 
@@ -62,6 +63,7 @@ def cut(scene):
         scene.until(number / CUTS)
         scene.proxy.cut("up" if number % 2 else "down")
         scene.proxy.wait_for("cut", number)
+        scene.breaks += 1
 
 
 def sliced(scene):
@@ -75,6 +77,7 @@ def stalled(scene):
     scene.until(1 / 3)
     scene.proxy.stall(STALL)
     scene.pass_time(STALL)
+    scene.breaks += 1  # it may be held for dead meanwhile
 
 
 def throttled(scene):
@@ -92,6 +95,7 @@ def reset(scene):
     for number in range(1, CUTS):
         scene.until(number / CUTS)
         assert scene.proxy.reset() > 0
+        scene.breaks += 1
 
 
 def replies_lost(scene):
@@ -100,7 +104,10 @@ def replies_lost(scene):
     scene.proxy.lose_replies(10)
     scene.until(5 / 6)
     scene.proxy.heal()
-    scene.notes.append(f"{scene.proxy.counts['lost_replies']} replies lost")
+    lost = scene.proxy.counts["lost_replies"]
+    assert lost > 0
+    scene.breaks += lost
+    scene.notes.append(f"{lost} replies lost")
 
 
 def reader_stops(scene):
@@ -126,6 +133,7 @@ def refused_then_accepted(scene):
     scene.until(1 / 2)
     scene.proxy.refuse()
     scene.proxy.reset()
+    scene.breaks += 1
     scene.pass_time(2.0)
     scene.proxy.accept()
 

@@ -88,6 +88,7 @@ class Scene:
         place: URLs, proxy, broker.
         count: how many messages the sender sends.
         held: H so far: hand-outs of receivers that were killed, unsettled.
+        breaks: how many times the fault broke the connections of a receiver that lived.
     """
 
     def __init__(self, transport, fault, place, folder):
@@ -98,6 +99,7 @@ class Scene:
         self.count = fault.count
         self.senders, self.receivers = [], []
         self.held = 0
+        self.breaks = 0
         self.notes = []
         # NumPy's library for matrices starts threads of its own when it is loaded, and keeps them.
         self.environment = {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -97,7 +97,7 @@ class Transport:
         the sender who counts them: they are in X."""
         return 0
 
-    def held_by_losses(self, place, report):
+    def held_by_losses(self, scene, report):
         """H: how many hand-outs a receiver that lived may have lost its hold of, from what it reports."""
         return 0
 
@@ -180,7 +180,7 @@ class Kafka(Brokered):
 
         return max(0, received - committed(place.broker, topic_of(place.direct_url)))
 
-    def held_by_losses(self, place, report):
+    def held_by_losses(self, scene, report):
         # Joining is the first assignment; each further one may have cost the partitions, with what was not committed,
         # which is at most the prefetch in each (rule 20).
         again = max(0, report["driver"]["rebalances"] - 1)
@@ -213,8 +213,9 @@ class RabbitMQ(Brokered):
     def held_at_death(self, place, received):
         return PREFETCH + UNSENT
 
-    def held_by_losses(self, place, report):
-        return report["driver"]["lost"] * (PREFETCH + UNSENT)
+    def held_by_losses(self, scene, report):
+        # Every connection that the fault broke may have been the receiver's.
+        return scene.breaks * (PREFETCH + UNSENT)
 
 
 UNSENT = 2 * HAND

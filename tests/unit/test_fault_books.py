@@ -38,7 +38,7 @@ def receiver(lines, *, killed=False, **report):
 
 
 def scene(*receivers, sent=None, held=0, loss="confirmed", order="life"):
-    transport = SimpleNamespace(loss=loss, order=order, held_by_losses=lambda place, report: 0)
+    transport = SimpleNamespace(loss=loss, order=order, held_by_losses=lambda scene, report: 0)
     return SimpleNamespace(
         transport=transport,
         fault=SimpleNamespace(size=SIZE),
