@@ -172,6 +172,10 @@ class Scene:
         """Wait until this part of the messages has been handed out."""
         self._wait(lambda: self.received >= fraction * self.count, f"{fraction:.0%} of the messages")
 
+    def until_true(self, done, what):
+        """Wait for something else, as long as all are well."""
+        self._wait(done, what)
+
     def pass_time(self, seconds):
         """A fault that lasts."""
         threading.Event().wait(seconds)
