@@ -148,8 +148,12 @@ def clock_set_back(scene):
     set_clock(file, 3600)
 
 
-def refused(scene):
-    scene.must_be_refused()
+def wrong_credentials(scene):
+    scene.must_be_refused(CREDENTIALS)
+
+
+def bad_certificate(scene):
+    scene.must_be_refused(TLS)
 
 
 FAULTS = (
@@ -165,7 +169,7 @@ FAULTS = (
     Fault(name="reader stops", act=reader_stops, count=6_000, size=10_000, rate=20_000),
     Fault(name="refused, then accepted", act=refused_then_accepted, needs=frozenset({NETWORK}), waits=True),
     Fault(name="clock set back", act=clock_set_back),
-    Fault(name="wrong credentials", act=refused, needs=frozenset({CREDENTIALS})),
-    Fault(name="bad certificate", act=refused, needs=frozenset({TLS})),
+    Fault(name="wrong credentials", act=wrong_credentials, needs=frozenset({CREDENTIALS})),
+    Fault(name="bad certificate", act=bad_certificate, needs=frozenset({TLS})),
 )
 """Every column."""

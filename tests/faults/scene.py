@@ -19,6 +19,8 @@ CHILD = Path(__file__).with_name("child.py")
 QUIET = 0.6
 """Seconds without a message after which nothing more is expected."""
 DRAIN = 60.0
+REFUSED_WITHIN = 10.0
+"""Seconds that a sender tries; who is refused for good is told at once."""
 
 
 class Seen:
@@ -190,6 +192,21 @@ class Scene:
 
         return wait_until(done, what, timeout, while_=alive)
 
+    # --- being refused
+
+    def must_be_refused(self, need):
+        """Each URL that must be refused is, soon, in one sentence that shows no secret; and nothing is sent."""
+        urls = self.place.refused[need]
+        assert urls, f"{self.transport.name} has {need}, and names no URL that must be refused"
+        for url, secret in urls:
+            command = ("send", "clickstream", "--to", url, "--count", 10, "--timeout", REFUSED_WITHIN, "--json")
+            with Command(*command) as sender:
+                done = sender.wait(REFUSED_WITHIN + 20)
+            assert done.status == 1, f"{url} was not refused: {done.stdout}{done.stderr}"
+            told = done.complaint
+            assert secret is None or secret not in told
+            self.notes.append(told)
+
     # --- killing
 
     def kill_receiver(self):
@@ -207,6 +224,8 @@ class Scene:
 
     def finish(self):
         """Let the sender come to its end, everything arrive, and the receivers go."""
+        if not self.senders:
+            return
         alive = [process for process in self.senders if not process.killed]
         if not self.transport.one_process:
             for process in alive:

@@ -38,7 +38,8 @@ class Place:
         proxy: between the ends, or between both ends and their broker; None where the fault needs none.
         broker: its own, where the fault needs one; otherwise the one that all share, or None.
         direct_url: past the proxy.
-        refused: what the fault needs → a URL that must be refused.
+        refused: `CREDENTIALS` or `TLS` → (a URL that must be refused, the secret that no message may show or None), …:
+            wrong credentials; a certificate that has expired, one for another name.
     """
 
     sender_url: str
@@ -64,6 +65,8 @@ class Transport:
             each life. "none".
         prefetch: of its receivers; None where the buffer is bounded by `params`.
         one_process: both ends live in one.
+        stays: so many sockets without an address stay as long as the process: the pair of an event loop that is never
+            closed, however many channels there were.
         garbage: sockets may be left to the garbage collector, which is run before what is left is counted.
     """
 
@@ -76,6 +79,7 @@ class Transport:
     prefetch: int | None = None
     one_process: bool = False
     garbage: bool = False
+    stays: int = 0
 
     @contextlib.contextmanager
     def place(self, needs):
@@ -244,7 +248,7 @@ _ALL = (
         for client in ("confluent", "python")
     ),
     Transport(name="http", scheme="http", params=f"?buffer_messages={WINDOW}"),
-    Transport(name="grpc", scheme="grpc", params=f"?buffer_messages={WINDOW}"),
+    Transport(name="grpc", scheme="grpc", params=f"?buffer_messages={WINDOW}", stays=2),
     RabbitMQ(name="amqp", scheme="amqp", shared=RABBITMQ, own=lambda: RabbitMQBroker(own=True)),
     Redis(name="redis", scheme="redis", params="?min_idle=3", shared=REDIS, own=lambda: Synced(own=True)),
 )

@@ -38,7 +38,7 @@ def receiver(lines, *, killed=False, **report):
 
 
 def scene(*receivers, sent=None, held=0, loss="confirmed", order="life"):
-    transport = SimpleNamespace(loss=loss, order=order, held_by_losses=lambda scene, report: 0)
+    transport = SimpleNamespace(loss=loss, order=order, stays=0, held_by_losses=lambda scene, report: 0)
     return SimpleNamespace(
         transport=transport,
         fault=SimpleNamespace(size=SIZE),
@@ -104,3 +104,23 @@ def test_a_killed_senders_confirmed_messages_count_where_there_is_a_broker():
     assert books.check(scene(receiver(all_of(0, 1)), sent=dead, loss="settled")).handed_out == 2
     with pytest.raises(AssertionError, match="lost"):
         books.check(scene(receiver(all_of(0, 1)), sent=dead, loss="confirmed"))
+
+
+def test_a_refusal_is_one_sentence_and_its_absence_is_told(tmp_path):
+    import simlink
+    from tests.faults.scene import Scene
+    from tests.faults.transports import CREDENTIALS, Place
+
+    def look(url, secret=None):
+        place = Place("", "", refused={CREDENTIALS: [(url, secret)]})
+        with Scene(SimpleNamespace(name="tcp"), SimpleNamespace(count=0), place, tmp_path) as scene:
+            scene.must_be_refused(CREDENTIALS)
+            return scene.notes
+
+    with simlink.queue("tcp://127.0.0.1:0/orders") as orders, orders.receiver() as rx:
+        # A queue of another name is nobody's here: as good a refusal as any.
+        (told,) = look(rx.url.replace("/orders", "/others"))
+        assert "nobody receives 'others'" in told
+        assert "Traceback" not in told
+    with pytest.raises(AssertionError, match="was not refused"):
+        look("memory://open-to-all")
