@@ -226,7 +226,7 @@ UNSENT = 2 * HAND
 """Acknowledgements that a receiver of ours may not have sent yet: it makes them by `HAND`."""
 PARTITIONS = 3
 KAFKA = Shared(lambda addresses: KafkaBroker(own=True, advertised=addresses), slots=10)
-KAFKA_PARAMS = f"?partitions={PARTITIONS}&session_timeout=3&heartbeat=1"
+KAFKA_PARAMS = f"?partitions={PARTITIONS}&session_timeout=6&heartbeat=2"
 
 REDIS = Shared(lambda _: Synced(own=True), slots=10)
 RABBITMQ = Shared(lambda _: RabbitMQBroker(own=True), slots=10)
