@@ -7,6 +7,7 @@
 What a sender was told, and what a receiver was handed, stands in FILE before anything else is done, one line each, so
 that it is there after a SIGKILL. What it comes to is one JSON object, the last line on stdout. Signals to a receiver:
 SIGTERM ends it, SIGUSR1 stops it with messages in hand (it then says ``paused N``), SIGUSR2 lets it go on.
+SIGQUIT makes either end say where it is.
 """
 
 from __future__ import annotations
@@ -222,6 +223,7 @@ class Receiving:
         self.refused_acks = 0
 
     def watch_signals(self):
+        signal.signal(signal.SIGQUIT, lambda *_: where([self.receiver, self.receiver.channel]))
         signal.signal(signal.SIGTERM, lambda *_: self.stop())
         signal.signal(signal.SIGUSR1, lambda *_: self.pausing.set())
         signal.signal(signal.SIGUSR2, lambda *_: self.going.set())
@@ -274,6 +276,14 @@ class Out:
         os.write(self.fd, text.encode() + b"\n")
 
 
+def where(ends):
+    """For a cell that hangs: what the ends count, and where every thread is."""
+    for end in ends:
+        say(f"{end!r} {end.stats()}")
+    faulthandler.dump_traceback(all_threads=True)
+    say("that is where")
+
+
 def say(text):
     print(text, file=sys.stderr, flush=True)
 
@@ -296,7 +306,7 @@ def main():
     parser.add_argument("--clock")
     parser.add_argument("--collect", action="store_true")
     args = parser.parse_args()
-    faulthandler.register(signal.SIGQUIT, all_threads=True)
+    signal.signal(signal.SIGQUIT, lambda *_: where([]))
     if args.clock:
         shift_clock(args.clock)
     import simlink

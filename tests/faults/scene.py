@@ -71,14 +71,8 @@ class Process:
         self.command.kill()
 
     def end(self, timeout):
-        """Wait for its end and its report. Where it hangs, it first says where."""
-        try:
-            done = self.command.done(0, timeout)
-        except AssertionError:
-            self.command.signal(signal.SIGQUIT)
-            with contextlib.suppress(AssertionError):
-                self.command.wait(1.0)
-            raise AssertionError(f"{self.role} does not end:\n{self.command.stdout}{self.command.stderr}") from None
+        """Wait for its end and its report."""
+        done = self.command.done(0, timeout)
         self.report = json.loads(done.stdout.splitlines()[-1])
         return self.report
 
@@ -260,9 +254,14 @@ class Scene:
         }
 
     def told(self):
-        """What the processes said, for the message of a cell that failed."""
+        """What the processes said, those that live also where they are, for the message of a cell that failed."""
+        for process in [*self.senders, *self.receivers]:
+            if process.command.process.poll() is None:
+                process.command.signal(signal.SIGQUIT)
+                with contextlib.suppress(AssertionError):
+                    process.until_said("that is where", 5.0)
         return "\n".join(
-            f"--- {process.role} {number}: {process.command.stdout[-1000:]}{process.command.stderr[-2000:]}"
+            f"--- {process.role} {number}: {process.command.stdout[-1000:]}{process.command.stderr[-6000:]}"
             for number, process in enumerate([*self.senders, *self.receivers], 1)
         )
 

@@ -184,6 +184,27 @@ def test_what_was_settled_under_a_lost_hold_is_not_adopted(make):
     assert rx.get().attempt == 2
 
 
+@pytest.mark.parametrize("verdict", ["ack", "nack", "reject"])
+def test_what_got_its_verdict_too_late_comes_again_and_is_not_adopted(make, verdict):
+    driver, old, new = Driver(), Lease("old"), Lease("new")
+    rx = make(driver, manual=True)
+    driver.give(incoming([0, 1, 2], old))
+    done, kept, last = rx.get(), rx.get(), rx.get()
+    assert last.ack() is True
+    old.valid = False
+    assert getattr(done, verdict)() is False
+    assert rx.stats()["in_hand"] == 1
+    driver.give(incoming([0, 1], new, token=70, attempt=2))
+
+    # The one that the application has done with comes again; the one that it still holds does not.
+    again = rx.get()
+    assert (again.value, again.attempt) == (0, 2)
+    assert (done.ack(), again.ack(), kept.ack()) == (False, True, True)
+    assert rx.stats()["in_hand"] == 0
+    rx.close()
+    assert sorted(v for v in driver.verdicts if v[2] == "new") == [(ACK, 70, "new"), (ACK, 71, "new")]
+
+
 def test_an_adopted_hold_can_be_lost_again_and_adopted_anew(make):
     driver, leases = Driver(), [Lease("a"), Lease("b"), Lease("c")]
     rx = make(driver, manual=True)

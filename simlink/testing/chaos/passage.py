@@ -91,6 +91,7 @@ class Pipe:
                 break
             del self.waiting[:count]
             total += count
+            shape.counts["pieces"] += 1
             if shape.rate is not None:
                 self.not_before = now + count / shape.rate
         return total

@@ -37,6 +37,7 @@ _COUNTS: Final = (
     "lost_replies",
     "bytes_up",
     "bytes_down",
+    "pieces",
     "swallowed",
     "unreachable",
 )
@@ -96,7 +97,8 @@ class FaultProxy:
     @property
     def counts(self) -> dict[str, int]:
         """What happened so far: ``accepted`` connections, ``cut``, ``reset``, ``replies``, ``lost_replies``,
-        ``bytes_up``, ``bytes_down``, ``swallowed`` bytes, and ``unreachable``: connections that the server refused."""
+        ``bytes_up``, ``bytes_down``, ``pieces`` that they were written in, ``swallowed`` bytes, and ``unreachable``:
+        connections that the server refused."""
         return {name: self._shape.counts[name] for name in _COUNTS}
 
     @property
