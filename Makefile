@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench fuzz proto setup clean
+.PHONY: help demo test lint format bench fuzz reliability proto setup clean
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.simlink-demo  ## run the main job: make data, send it, prove that it arrived
 	$(BIN)/simlink demo $(ARGS)
@@ -31,6 +31,9 @@ bench: setup  ## print the bench table, ours beside floor and peer; ARGS="--quic
 
 fuzz: $(VENV)/.simlink-all  ## fuzz every decoder; ARGS="--seconds 600 --keep" goes on for longer and keeps what it found
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+reliability: setup  ## break every transport in every way, and keep what came of it in docs/reliability.md
+	$(BIN)/python -m tests.faults --write docs/reliability.md
 
 proto: $(VENV)/.simlink-all  ## make the committed Protobuf code again
 	$(BIN)/python scripts/make-protos

@@ -30,9 +30,11 @@ class Held(Hand):
     Attributes:
         sent: the rows whose verdict the driver has; None while it has none.
         adopted: rows whose hold was renewed under another lease.
+        late: rows whose verdict came after their hold was lost. The application has done with them, so a message that
+            comes again is not theirs to adopt: nobody would ever settle it.
     """
 
-    __slots__ = ("adopted", "handed_at", "lease", "sent", "tokens")
+    __slots__ = ("adopted", "handed_at", "late", "lease", "sent", "tokens")
 
     def __init__(self, incoming: Incoming, on_settle: Callable[[Hand, int, Verdict], bool]) -> None:
         super().__init__(incoming.batch, incoming.attempts, on_settle)
@@ -40,11 +42,12 @@ class Held(Hand):
         self.lease = incoming.lease
         self.sent: bytearray | None = None
         self.adopted: dict[int, tuple[Lease, int]] | None = None
+        self.late: set[int] = set()
         self.handed_at = time.monotonic()
 
     def valid(self, row: int) -> bool:
         """Whether a verdict over this row can still reach the driver."""
-        if self.taken_back:
+        if self.taken_back or row in self.late:
             return False
         if self.lease.valid:
             return True
@@ -80,7 +83,7 @@ class Hands:
     def in_hand(self) -> int:
         """How many messages have no verdict yet."""
         with self.lock:
-            return sum(held.open for held in self._open.values())
+            return sum(held.open - len(held.late) for held in self._open.values())
 
     # --- verdicts -----------------------------------------------------------------------------------------------
 
@@ -95,6 +98,10 @@ class Hands:
                 if verdict is Verdict.NACK:
                     # It comes again because its hold was lost, and is no second copy then.
                     self._forget_rows(hand, row, row + 1)
+                if not hand.marks[row] and not self.closed:
+                    hand.late.add(row)
+                    if len(hand.late) == hand.open and id(hand) not in self._dirty:
+                        self._open.pop(id(hand), None)
                 return False
             if verdict is Verdict.NACK:
                 self.nack_run(hand, row, row + 1, backoff(hand.attempts[row]))
@@ -158,7 +165,7 @@ class Hands:
                         if mark and not was:
                             self._send(held, row, row + length, Verdict(mark), 0.0)
                         row += length
-                if not held.open:
+                if held.open == len(held.late):
                     self._open.pop(id(held), None)
             self._dirty.clear()
 
@@ -186,7 +193,7 @@ class Hands:
                 identity: (held, row)
                 for held in lost
                 for row, identity in _identities(held.batch)
-                if not held.marks[row] and not held.valid(row)
+                if not held.marks[row] and row not in held.late and not held.valid(row)
             }
             rows: list[int] = []
             for row, identity in _identities(incoming.batch):

@@ -91,6 +91,7 @@ class Receiver:
         self._stop = threading.Event()
         self._tender: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._down = False
         self._down_since = math.inf
         # The hand that is being given out row by row, and the row that the application holds now (-1: none yet).
         self._hand: Held | None = None
@@ -466,6 +467,10 @@ class Receiver:
         with self._io:
             if self.closed:
                 return
+            if self._down:
+                # A driver that could not be opened again has nothing to receive from.
+                self._reopen(timeout)
+                return
             try:
                 incoming = self._driver.receive(limit, timeout)
             except TransportError as error:
@@ -488,15 +493,20 @@ class Receiver:
 
     def _rejoin(self, error: TransportError, timeout: float) -> None:
         """The connection broke: try again, for ``_PATIENCE`` seconds in all before the application hears of it."""
-        now = time.monotonic()
-        self._down_since = min(self._down_since, now)
+        self._down = True
+        self._down_since = min(self._down_since, time.monotonic())
         log.warning("%s: %s; joining again", self.channel.url, error)
+        self._reopen(timeout)
+
+    def _reopen(self, timeout: float) -> None:
         try:
             self._open_driver(max(timeout, 0.1))
         except ConnectError as again:
             if not again.retryable or time.monotonic() - self._down_since > _PATIENCE:
                 raise
             self._stop.wait(min(timeout, _TICK))
+        else:
+            self._down = False
 
     # --- the thread ---------------------------------------------------------------------------------------------
 
@@ -512,7 +522,7 @@ class Receiver:
                     self._hands.flush()
                 if self._io.acquire(blocking=False):
                     try:
-                        if not self.closed:
+                        if not self.closed and not self._down:
                             self._driver.tend()
                     finally:
                         self._io.release()

@@ -531,3 +531,30 @@ def test_a_lock_is_free_once_its_holder_is_dead(tmp_path, monkeypatch):
         holder.kill()
         with locked(lock):
             pass
+
+
+def test_kafka_sends_the_clients_of_a_further_listener_to_the_address_in_front_of_it():
+    from kafka import KafkaAdminClient
+
+    from simlink.testing.brokers import KafkaBroker
+    from simlink.testing.chaos import FaultProxy
+
+    try:
+        KafkaBroker.locate()
+    except BrokerUnavailable as error:
+        if REQUIRED:
+            raise
+        pytest.skip(str(error))
+    with FaultProxy() as proxy, KafkaBroker(own=True, advertised=[proxy.address]) as broker:
+        (proxy.target,) = broker.behind
+
+        def told(address):
+            admin = KafkaAdminClient(bootstrap_servers=address)
+            try:
+                (node,) = admin.describe_cluster()["brokers"]
+                return f"{node['host']}:{node['port']}"
+            finally:
+                admin.close()
+
+        assert told(proxy.address) == proxy.address
+        assert told(f"{broker.host}:{broker.port}") == f"{broker.host}:{broker.port}"

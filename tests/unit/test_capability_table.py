@@ -19,8 +19,8 @@ def test_the_page_has_what_the_code_says(monkeypatch, capsys):
 def test_every_promise_has_a_row_with_its_meaning():
     page = (ROOT / "docs" / "choosing-a-transport.md").read_text(encoding="utf-8")
     table = page.partition("<!-- made by")[2].partition("<!-- end -->")[0]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line]
-    head, rows = lines[0], {cells[0].strip("`"): cells[1:] for cells in lines[1:]}
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    head, rows = lines[0], {cells[0].strip("`"): cells[1:] for cells in lines[2:]}
     assert {f.name for f in fields(Capabilities)} <= rows.keys()
     assert all(meaning for meaning, *_ in rows.values())
     # Asked of a driver itself, not of the script that made the table.

@@ -34,6 +34,7 @@ class Driver(ReceiverDriver):
     def __init__(self, *, script=()):
         self.script = deque(script)
         self.opens = 0
+        self.up = False
         self.closed = False
         self.tended = 0
         self.reserved = []
@@ -54,8 +55,10 @@ class Driver(ReceiverDriver):
         problem = self.script.popleft() if self.script else None
         if problem is not None:
             raise problem
+        self.up = True
 
     def receive(self, limit, timeout):
+        assert self.up, "received from while it is not open"
         self.limits.append(limit)
         with self.changed:
             if not self.news:
@@ -67,6 +70,7 @@ class Driver(ReceiverDriver):
                 return []
             found = self.news.popleft()
             if isinstance(found, Exception):
+                self.up = False
                 raise found
             return [found]
 
@@ -81,6 +85,7 @@ class Driver(ReceiverDriver):
         self.delays = [s.delay for s in settlements]
 
     def tend(self):
+        assert self.up, "tended while it is not open"
         self.tended += 1
 
     def wake(self):
@@ -177,6 +182,27 @@ def test_what_was_settled_under_a_lost_hold_is_not_adopted(make):
     driver.give(incoming([0], new, token=70, attempt=2))
 
     assert rx.get().attempt == 2
+
+
+@pytest.mark.parametrize("verdict", ["ack", "nack", "reject"])
+def test_what_got_its_verdict_too_late_comes_again_and_is_not_adopted(make, verdict):
+    driver, old, new = Driver(), Lease("old"), Lease("new")
+    rx = make(driver, manual=True)
+    driver.give(incoming([0, 1, 2], old))
+    done, kept, last = rx.get(), rx.get(), rx.get()
+    assert last.ack() is True
+    old.valid = False
+    assert getattr(done, verdict)() is False
+    assert rx.stats()["in_hand"] == 1
+    driver.give(incoming([0, 1], new, token=70, attempt=2))
+
+    # The one that the application has done with comes again; the one that it still holds does not.
+    again = rx.get()
+    assert (again.value, again.attempt) == (0, 2)
+    assert (done.ack(), again.ack(), kept.ack()) == (False, True, True)
+    assert rx.stats()["in_hand"] == 0
+    rx.close()
+    assert sorted(v for v in driver.verdicts if v[2] == "new") == [(ACK, 70, "new"), (ACK, 71, "new")]
 
 
 def test_an_adopted_hold_can_be_lost_again_and_adopted_anew(make):
@@ -369,13 +395,14 @@ def test_take_rejects_a_body_that_cannot_be_read_and_hands_back_the_others(make)
 
 def test_a_broken_connection_is_joined_again_without_the_application_noticing(make):
     problem = ConnectError("refused", retryable=True)
-    driver = Driver(script=[None, problem, None])
+    driver = Driver(script=[None, problem, problem, None])
     rx = make(driver)
-    driver.give(TransportError("reset", retryable=True), TransportError("reset", retryable=True))
+    driver.give(TransportError("reset", retryable=True))
     driver.give(incoming([0], Lease("a")))
 
+    # As long as it cannot be opened again, nothing else is asked of the driver: it may have nothing to ask with.
     assert rx.get(timeout=PATIENCE).value == 0
-    assert driver.opens == 3
+    assert driver.opens == 4
 
 
 def test_a_failure_for_good_reaches_the_application_now_and_at_every_later_call(make):

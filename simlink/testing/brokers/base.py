@@ -55,7 +55,7 @@ class Broker(ABC):
     kind: ClassVar[str]
     scheme: ClassVar[str]
     variable: ClassVar[str]
-    port_count: ClassVar[int] = 1
+    port_count: int = 1
     grace: ClassVar[float] = 30.0
     """Seconds that a server has for a graceful stop before it is killed."""
 

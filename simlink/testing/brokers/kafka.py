@@ -9,10 +9,11 @@ import socket
 import struct
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from simlink.errors import ConfigError
+from simlink.errors import ConfigError, NotSupported
 from simlink.testing.brokers.base import Broker, BrokerFailed, BrokerUnavailable
 from simlink.testing.brokers.process import reachable
 from simlink.testing.brokers.security import Certificates, private_key_as_pkcs8
@@ -74,12 +75,15 @@ class KafkaBroker(Broker):
         tls, user, password: as in Broker. The user may log in by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
         heap: the largest heap of the server, as Java writes it. Default "512m".
         settings: server properties that are added or replace those of this module.
+        advertised: addresses (``host:port``), each of something in front of this server, such as a
+            `simlink.testing.chaos.FaultProxy`. For each there is a listener of its own, see ``behind``, whose clients
+            are told to come to that address: Kafka's clients connect to where the server says it is, not to where they
+            first asked. Not for a server with TLS or a login.
     """
 
     kind: ClassVar[str] = "kafka"
     scheme: ClassVar[str] = "kafka"
     variable: ClassVar[str] = "SIMLINK_KAFKA_URL"
-    port_count: ClassVar[int] = 3
 
     def __init__(
         self,
@@ -91,13 +95,29 @@ class KafkaBroker(Broker):
         password: str | None = None,
         heap: str = "512m",
         settings: dict[str, str] | None = None,
+        advertised: Sequence[str] = (),
     ) -> None:
         super().__init__(own=own, timeout=timeout, tls=tls, user=user, password=password)
         if password is not None and user is None:
             raise ConfigError("Kafka knows no password without a user: give user= too")
+        if advertised and self.security:
+            raise NotSupported("advertised= is for a server without TLS and login")
+        self.advertised = tuple(advertised)
+        self.port_count = 3 + len(self.advertised)
         self.heap = heap
         self.settings = dict(settings or {})
         self._java: list[str] = []
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """For each of ``advertised``, in their order: the ``host:port`` that leads to the server from there.
+
+        Raises:
+            NotSupported: the server is not ours.
+        """
+        if self.external:
+            raise NotSupported(f"the server that {self.variable} names advertises what it does; use own=True")
+        return tuple(f"{self.host}:{port}" for port in self.ports[3:])
 
     @classmethod
     def locate(cls) -> str:
@@ -121,12 +141,19 @@ class KafkaBroker(Broker):
             cls(own=True)._find_java()
 
     def _prepare(self, folder: Path) -> None:
-        client, controller, _ = self.ports
+        client, controller, _, *behind = self.ports
+        names = [f"BEHIND{number}" for number in range(len(behind))]
+        listeners = [f"{name}://127.0.0.1:{port}" for name, port in zip(names, behind, strict=True)]
+        told = [f"{name}://{address}" for name, address in zip(names, self.advertised, strict=True)]
+        protocols = SETTINGS["listener.security.protocol.map"]
         settings = {
             **SETTINGS,
+            "listener.security.protocol.map": ",".join([protocols, *(f"{name}:PLAINTEXT" for name in names)]),
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+            "listeners": ",".join(
+                [f"PLAINTEXT://127.0.0.1:{client}", f"CONTROLLER://127.0.0.1:{controller}", *listeners]
+            ),
+            "advertised.listeners": ",".join([f"PLAINTEXT://127.0.0.1:{client}", *told]),
             "log.dirs": str(folder / "data"),
             **(self._secured(folder) if self.security else {}),
             **self.settings,
@@ -146,7 +173,7 @@ class KafkaBroker(Broker):
             raise BrokerFailed(f"Kafka's storage was not formatted within {self.timeout:g} s") from error
 
     def _secured(self, folder: Path) -> dict[str, str]:
-        client, controller, plain = self.ports
+        client, controller, plain = self.ports[:3]
         tls, user, password = self.security.tls, self.security.user, self.security.password
         protocol = ("SASL_" if password is not None else "") + ("SSL" if tls else "PLAINTEXT")
         here = "listener.name.door."

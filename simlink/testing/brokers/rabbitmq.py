@@ -36,7 +36,7 @@ class RabbitMQBroker(Broker):
     kind: ClassVar[str] = "rabbitmq"
     scheme: ClassVar[str] = "amqp"
     variable: ClassVar[str] = "SIMLINK_AMQP_URL"
-    port_count: ClassVar[int] = 4
+    port_count = 4
 
     def __init__(
         self,

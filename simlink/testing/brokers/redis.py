@@ -22,7 +22,7 @@ class RedisBroker(Broker):
     kind: ClassVar[str] = "redis"
     scheme: ClassVar[str] = "redis"
     variable: ClassVar[str] = "SIMLINK_REDIS_URL"
-    port_count: ClassVar[int] = 2
+    port_count = 2
 
     @classmethod
     def locate(cls) -> str:

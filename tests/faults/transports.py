@@ -1,0 +1,262 @@
+"""The rows of the table: how to reach each transport through a fault, and what it promises.
+
+To add one takes a few lines at the end of this file: a scheme, what the last table of the semantics says of it, and,
+where it has a broker, how to ask that broker what a dead receiver had not settled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import uuid
+from dataclasses import dataclass, field
+
+from simlink.channels.registry import known_schemes
+from simlink.testing.brokers import KafkaBroker, RabbitMQBroker, RedisBroker
+from simlink.testing.brokers.process import free_ports
+from simlink.testing.chaos import FaultProxy
+from tests.faults.child import HAND
+
+PREFETCH = 200
+WINDOW = 2_000
+
+# What a fault needs, and a transport or a place has.
+PROCESSES = "processes"
+NETWORK = "network"
+BROKER = "broker"
+CREDENTIALS = "credentials"
+TLS = "tls"
+
+
+@dataclass
+class Place:
+    """Where one cell happens.
+
+    Attributes:
+        sender_url, receiver_url: of its destination, through the proxy where there is one.
+        proxy: between the ends, or between both ends and their broker; None where the fault needs none.
+        broker: its own, where the fault needs one; otherwise the one that all share, or None.
+        direct_url: past the proxy.
+        refused: `CREDENTIALS` or `TLS` → (a URL that must be refused, the secret that no message may show or None), …:
+            wrong credentials; a certificate that has expired, one for another name.
+    """
+
+    sender_url: str
+    receiver_url: str
+    proxy: FaultProxy | None = None
+    broker: object = None
+    direct_url: str = ""
+    refused: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transport:
+    """A row.
+
+    Attributes:
+        name: of the row.
+        scheme: of its URLs.
+        params: what its URLs have behind ``?``.
+        has: what a fault may need of it.
+        loss: "confirmed": what was confirmed arrives. "settled": what was settled was handed out, and what was
+            confirmed arrives if the sender lived and nothing was unsettled at its close. "none": loss is allowed.
+        order: "key": first hand-outs of a key are in order over all receivers' lives. "life": those of a producer, in
+            each life. "none".
+        prefetch: of its receivers; None where the buffer is bounded by `params`.
+        one_process: both ends live in one.
+        stays: so many sockets without an address stay as long as the process: the pair of an event loop that is never
+            closed, however many channels there were.
+        garbage: sockets may be left to the garbage collector, which is run before what is left is counted.
+    """
+
+    name: str
+    scheme: str
+    params: str = ""
+    has: frozenset = frozenset({PROCESSES, NETWORK})
+    loss: str = "settled"
+    order: str = "life"
+    prefetch: int | None = None
+    one_process: bool = False
+    garbage: bool = False
+    stays: int = 0
+
+    @contextlib.contextmanager
+    def place(self, needs):
+        """Somewhere to run one cell."""
+        name = f"fault-{uuid.uuid4().hex[:12]}"
+        if self.one_process:
+            url = f"{self.scheme}://{name}{self.params}"
+            yield Place(url, url)
+            return
+        target = f"127.0.0.1:{free_ports(1)[0]}"
+        direct = f"{self.scheme}://{target}/{name}{self.params}"
+        with contextlib.ExitStack() as stack:
+            proxy = stack.enter_context(FaultProxy(target)) if NETWORK in needs else None
+            through = f"{self.scheme}://{proxy.address}/{name}{self.params}" if proxy else direct
+            yield Place(through, direct, proxy, direct_url=direct)
+
+    def held_at_death(self, place, received):
+        """H: how many of the messages in hand of a receiver that was just killed were not settled. Brokerless it is
+        the sender who counts them: they are in X."""
+        return 0
+
+    def held_by_losses(self, scene, report):
+        """H: how many hand-outs a receiver that lived may have lost its hold of, from what it reports."""
+        return 0
+
+
+class Shared:
+    """A broker for all cells that do not break it, started by the first; with places in front of it for proxies."""
+
+    def __init__(self, make, slots):
+        self._make = make
+        self._slots = slots
+        self._lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
+        self._free = queue.SimpleQueue()
+        self.broker = None
+
+    def start(self):
+        with self._lock:
+            if self.broker is None:
+                proxies = [self._stack.enter_context(FaultProxy()) for _ in range(self._slots)]
+                self.broker = self._stack.enter_context(self._make([proxy.address for proxy in proxies]))
+                targets = getattr(self.broker, "behind", None) or [f"{self.broker.host}:{self.broker.port}"] * len(
+                    proxies
+                )
+                for proxy, target in zip(proxies, targets, strict=True):
+                    proxy.target = target
+                    self._free.put(proxy)
+            return self.broker
+
+    @contextlib.contextmanager
+    def proxy(self):
+        """One of the proxies, for as long as a cell lasts."""
+        self.start()
+        proxy = self._free.get(timeout=600)
+        try:
+            yield proxy
+        finally:
+            proxy.heal()
+            proxy.reset()
+            self._free.put(proxy)
+
+    def close(self):
+        with self._lock:
+            self.broker = None
+            self._stack.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brokered(Transport):
+    """A row with a broker.
+
+    Attributes:
+        shared: the broker of most cells.
+        own: makes a broker that a cell may kill.
+    """
+
+    has: frozenset = frozenset({PROCESSES, NETWORK, BROKER})
+    loss: str = "confirmed"
+    prefetch: int | None = PREFETCH
+    shared: Shared
+    own: type
+
+    @contextlib.contextmanager
+    def place(self, needs):
+        name = f"fault-{uuid.uuid4().hex[:12]}"
+        with contextlib.ExitStack() as stack:
+            broker = stack.enter_context(self.own()) if BROKER in needs else self.shared.start()
+            proxy = stack.enter_context(self.shared.proxy()) if NETWORK in needs else None
+            _, _, address = broker.url.partition("://")
+            credentials, at, host = address.rpartition("@")
+            direct = f"{self.scheme}://{address}/{name}{self.params}"
+            through = f"{self.scheme}://{credentials}{at}{proxy.address if proxy else host}/{name}{self.params}"
+            yield Place(through, through, proxy, broker, direct)
+
+
+class Kafka(Brokered):
+    """Holds are partitions: what a group has not committed comes again."""
+
+    def held_at_death(self, place, received):
+        from tests.support.kafka import committed, topic_of
+
+        return max(0, received - committed(place.broker, topic_of(place.direct_url)))
+
+    def held_by_losses(self, scene, report):
+        # Joining is the first assignment; each further one may have cost the partitions, with what was not committed,
+        # which is at most the prefetch in each (rule 20).
+        again = max(0, report["driver"]["rebalances"] - 1)
+        return again * PREFETCH * PARTITIONS
+
+
+class Redis(Brokered):
+    """Holds are entries of the group's pending list."""
+
+    def held_at_death(self, place, received):
+        from redis import Redis as Client
+
+        name = place.direct_url.rpartition("/")[2].partition("?")[0]
+        with Client(host=place.broker.host, port=place.broker.port) as client:
+            return client.xpending(name, name)["pending"]
+
+
+class Synced(RedisBroker):
+    """Its log is on the disk before it answers."""
+
+    def _command(self, folder):
+        command, env = super()._command(folder)
+        command[command.index("--appendfsync") + 1] = "always"
+        return command, env
+
+
+class RabbitMQ(Brokered):
+    """A hold is a channel: with it goes what was prefetched, and acknowledgements that were not sent yet."""
+
+    def held_at_death(self, place, received):
+        return PREFETCH + UNSENT
+
+    def held_by_losses(self, scene, report):
+        # Every connection that the fault broke may have been the receiver's.
+        return scene.breaks * (PREFETCH + UNSENT)
+
+
+UNSENT = 2 * HAND
+"""Acknowledgements that a receiver of ours may not have sent yet: it makes them by `HAND`."""
+PARTITIONS = 3
+KAFKA = Shared(lambda addresses: KafkaBroker(own=True, advertised=addresses), slots=10)
+KAFKA_PARAMS = f"?partitions={PARTITIONS}&session_timeout=6&heartbeat=2"
+
+REDIS = Shared(lambda _: Synced(own=True), slots=10)
+RABBITMQ = Shared(lambda _: RabbitMQBroker(own=True), slots=10)
+
+_ALL = (
+    Transport(name="memory", scheme="memory", has=frozenset(), loss="confirmed", order="key", one_process=True),
+    Transport(name="tcp", scheme="tcp", params=f"?buffer_messages={WINDOW}"),
+    *(
+        Kafka(
+            name=f"kafka, {client}",
+            scheme=f"kafka+{client}",
+            params=KAFKA_PARAMS,
+            order="key",
+            shared=KAFKA,
+            own=lambda: KafkaBroker(own=True),
+            # kafka-python 3.0 does not close the socket of an attempt to connect that was refused.
+            garbage=client == "python",
+        )
+        for client in ("confluent", "python")
+    ),
+    Transport(name="http", scheme="http", params=f"?buffer_messages={WINDOW}"),
+    Transport(name="grpc", scheme="grpc", params=f"?buffer_messages={WINDOW}", stays=2),
+    RabbitMQ(name="amqp", scheme="amqp", shared=RABBITMQ, own=lambda: RabbitMQBroker(own=True)),
+    Redis(name="redis", scheme="redis", params="?min_idle=3", shared=REDIS, own=lambda: Synced(own=True)),
+)
+TRANSPORTS = tuple(row for row in _ALL if row.scheme in known_schemes())
+"""Every row."""
+
+
+def close_brokers():
+    """End what the rows share."""
+    for shared in {row.shared for row in TRANSPORTS if isinstance(row, Brokered)}:
+        shared.close()
