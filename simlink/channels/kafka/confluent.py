@@ -156,9 +156,9 @@ class ConfluentProducer(ProducerClient):
         cause = KafkaException(error)
         return Ruling(fate, send_failure(cause, error.str(), url=self._settings.url, topic=self._topic))
 
-    def poll(self, timeout: float) -> None:
+    def poll(self, timeout: float, *, hurry: bool = False) -> None:
         if self._producer is not None:
-            self._producer.poll(timeout)
+            (self._producer.flush if hurry else self._producer.poll)(timeout)
 
     def abandon(self, grace: float) -> None:
         assert self._producer is not None

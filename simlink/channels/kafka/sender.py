@@ -32,6 +32,8 @@ __all__ = ["KafkaSender", "merge_ranges"]
 
 SLICE = 0.01
 """The longest wait inside the client, so that `wake` is heard."""
+FEW = 256
+"""While so few messages are under way and somebody waits for them, more are not waited for."""
 HOLD = 0.02
 """How long a confirmed position waits for the lower ones of other partitions, so that ranges stay long."""
 GRACE = 1.0
@@ -183,11 +185,11 @@ class KafkaSender(SenderDriver):
             return
         if self._ready:
             timeout = 0.0
-        busy = bool(self._held) or any(lane.outstanding for lane in self._lanes)
-        if not busy and not self._confirmed:
+        outstanding = sum(lane.outstanding for lane in self._lanes)
+        if not outstanding and not self._held and not self._confirmed:
             self._woken.wait(timeout)
             timeout = 0.0
-        producer.poll(min(timeout, SLICE))
+        producer.poll(min(timeout, SLICE), hurry=timeout > 0 and 0 < outstanding <= FEW)
         while self._held and self._producer is not None and not producer.broken:
             position, rows = self._held.popleft()
             self._feed(position, rows)
