@@ -301,7 +301,8 @@ def run(url, given):
             hand, mine = rows[by_hand], rows[way]
             share = statistics.median(m / h for m, h in zip(mine, hand, strict=True))
             print(
-                f"  {way:16}  by hand {statistics.median(hand):>9,.0f}/s   channel {statistics.median(mine):>9,.0f}/s   "
+                f"  {way:16}  by hand {statistics.median(hand):>9,.0f}/s   "
+                f"channel {statistics.median(mine):>9,.0f}/s   "
                 f"{share:.2f}x"
             )
     if given.json:
