@@ -138,7 +138,7 @@ def kafka(quick: bool) -> Iterator[Row]:
     found = ask("kafka", *(["--count", "30000", "--repeat", "3"] if quick else []))
     for client, ways in found.items():
         for way, (by_hand, ours) in ways.items():
-            yield share(f"Kafka driver {way}, {client}", ours, "client by hand, tuned", by_hand, 0.85)
+            yield share(f"Kafka {way}, {client}", ours, "client by hand, tuned", by_hand, 0.85)
 
 
 def redis(quick: bool) -> Iterator[Row]:

@@ -449,7 +449,7 @@ def test_a_message_that_is_never_settled_stops_its_partition_at_the_bound(make):
     (incoming,) = receiving.end.receive(1, TIMEOUT)
 
     deadline = time.monotonic() + TIMEOUT
-    while not receiving.end.stats()["blocked_by"]:
+    while not receiving.end.stats()["paused"]:
         assert time.monotonic() < deadline, receiving.end.stats()
         receiving.take(0.05)
     stats = receiving.end.stats()
@@ -753,6 +753,25 @@ def test_what_the_client_gives_up_is_sent_again_in_order(own_broker, scheme):
     for message, _ in receiving.messages:
         firsts.setdefault(message.sequence, message)
     assert in_order_per_key([(m, 1) for m in firsts.values()])
+
+
+def test_closing_is_bounded_without_a_broker(scheme):
+    with KafkaBroker(own=True) as broker:
+        driver = own_driver(broker, scheme)
+        send(driver, rows(0, 40))
+        receiving, sending = Receiving(driver), Sending(driver)
+        (held, *_) = receiving.end.receive(10, TIMEOUT)
+        broker.stop()
+        sending.send(rows(40, 100))
+        receiving.end.settle([Settlement(held.lease, Verdict.ACK, held.tokens[0], held.tokens[0])])
+
+        seconds = []
+        for end in (receiving.end, sending.end):
+            started = time.monotonic()
+            end.close(1.0)
+            seconds.append(time.monotonic() - started)
+
+    assert [s < 2.5 for s in seconds] == [True, True], seconds
 
 
 # --- what is refused without asking a broker ------------------------------------------------------------------------

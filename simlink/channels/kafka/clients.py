@@ -78,8 +78,9 @@ class ProducerClient(ABC):
         """What an error in a report means."""
 
     @abstractmethod
-    def poll(self, timeout: float) -> None:
-        """Let reports come in: returns after the first, or after ``timeout`` seconds."""
+    def poll(self, timeout: float, *, hurry: bool = False) -> None:
+        """Let reports come in: returns after the first, or after ``timeout`` seconds. With ``hurry`` whatever is queued
+        is sent at once instead of lingering for more, and the wait may last until all of it has its report."""
 
     @abstractmethod
     def abandon(self, grace: float) -> None:

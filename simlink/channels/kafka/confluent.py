@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections import deque
@@ -105,7 +106,7 @@ class ConfluentProducer(ProducerClient):
                 "batch.size": settings.batch_bytes,
                 "compression.type": settings.compression,
                 "message.max.bytes": settings.request_bytes,
-                "message.timeout.ms": int(settings.delivery_timeout * 1000),
+                "message.timeout.ms": 0,  # ours, see `sender`
                 "request.timeout.ms": int(settings.request_timeout * 1000),
                 # The window above bounds what is in flight, in count and in bytes.
                 "queue.buffering.max.messages": 10_000_000,
@@ -160,9 +161,9 @@ class ConfluentProducer(ProducerClient):
         cause = KafkaException(error)
         return Ruling(fate, send_failure(cause, error.str(), url=self._settings.url, topic=self._topic))
 
-    def poll(self, timeout: float) -> None:
+    def poll(self, timeout: float, *, hurry: bool = False) -> None:
         if self._producer is not None:
-            self._producer.poll(timeout)
+            (self._producer.flush if hurry else self._producer.poll)(timeout)
 
     def abandon(self, grace: float) -> None:
         assert self._producer is not None
@@ -236,6 +237,8 @@ class ConfluentConsumer(ConsumerClient):
             hooks.assigned(parts(given))
 
         def on_revoke(consumer: Consumer, given: list[TopicPartition]) -> None:
+            if self._closed:  # everything was let go before
+                return
             deadline = time.monotonic() + self._settings.revoke_grace
             while not hooks.revoking(parts(given)) and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -251,10 +254,11 @@ class ConfluentConsumer(ConsumerClient):
                 consumer.incremental_unassign(given)
 
         def on_lost(consumer: Consumer, given: list[TopicPartition]) -> None:
+            if self._closed:
+                return
             hooks.lost(parts(given))
             self._owned.difference_update(parts(given))
-            if not self._closed:
-                consumer.incremental_unassign(given)
+            consumer.incremental_unassign(given)
 
         self._consumer.subscribe([self._topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
 
@@ -406,7 +410,13 @@ class ConfluentConsumer(ConsumerClient):
         if self._closed:
             return
         self._closed = True
-        self._consumer.close()
+        # The library's close() knows no timeout: without a broker it waits for a commit or its leave for as long as a
+        # session or two. It goes on by itself then, and neither of the two is promised of a broker that is away.
+        closing = threading.Thread(target=self._consumer.close, name="simlink-kafka-close", daemon=True)
+        closing.start()
+        closing.join(timeout)
+        if closing.is_alive():
+            logger.warning("%s: no broker to say goodbye to within %.3g s; left", self._settings.url, timeout)
 
     @property
     def native(self) -> Consumer:

@@ -60,7 +60,7 @@ class Lane:
         broken: an ambiguous report has come: feed nothing more, wait for all reports, take the `rest`.
     """
 
-    __slots__ = ("_at", "_pushed", "_queue", "_taken", "broken", "errors", "reported")
+    __slots__ = ("_at", "_pushed", "_queue", "_since", "_taken", "broken", "errors", "reported")
 
     def __init__(self) -> None:
         self.reported = 0
@@ -69,12 +69,14 @@ class Lane:
         self._pushed = 0
         self._taken = 0
         self._queue: deque[Ints] = deque()
+        self._since: deque[float] = deque()  # when each of them was given to the client
         self._at = 0  # how much of the first array in the queue is taken
 
-    def push(self, positions: Ints) -> None:
-        """These positions, ascending, were given to the client."""
+    def push(self, positions: Ints, now: float = 0.0) -> None:
+        """These positions, ascending, were given to the client, at this time."""
         if len(positions):
             self._queue.append(positions)
+            self._since.append(now)
             self._pushed += len(positions)
 
     def report(self, error: Any, _message: Any = None) -> None:
@@ -92,6 +94,11 @@ class Lane:
     def head(self) -> int | None:
         """The lowest position that `collect` has not given out."""
         return int(self._queue[0][self._at]) if self._queue else None
+
+    @property
+    def since(self) -> float | None:
+        """When the `head` was given to the client."""
+        return self._since[0] if self._since else None
 
     def collect(self, judge: Judge) -> tuple[Ints, list[tuple[int, Exception]]]:
         """What is known since the last call: confirmed positions, ascending; refused ones with their errors."""
@@ -136,6 +143,7 @@ class Lane:
                 break
             parts.append(first[self._at :] if self._at else first)
             self._queue.popleft()
+            self._since.popleft()
             self._at = 0
             count -= there
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -50,6 +50,11 @@ TICK = 0.005
 """Seconds between looks of the rebalance listener."""
 BREATH = 0.005
 """Seconds that a poll may take at least: with none at all the library's group logic makes no step."""
+FETCH_BYTES = 4 * 1024 * 1024
+"""What one fetch may bring of a partition. The library's 1 MiB costs a fast reader a quarter of its speed (measured:
+39,000/s against 54,000/s by hand); all partitions of a fetch together stay within the library's 50 MiB."""
+FOR_EVER = 2**31 - 1
+"""Milliseconds."""
 FOLLOW_UP = 2.0
 """Seconds that a thread of the library may take to end."""
 
@@ -85,7 +90,6 @@ class PythonProducer(ProducerClient):
         self._topic = settings.topic
         self._pending: dict[int, tuple[Lane, deque[Any]]] = {}  # partition → its lane and its futures, in order
         self._closed = False
-        delivery = int(settings.delivery_timeout * 1000)
         self._producer = build(
             KafkaProducer,
             settings,
@@ -96,8 +100,8 @@ class PythonProducer(ProducerClient):
             batch_size=settings.batch_bytes,
             compression_type=None if settings.compression == "none" else settings.compression,
             max_request_size=settings.request_bytes,
-            delivery_timeout_ms=delivery,
-            request_timeout_ms=min(int(settings.request_timeout * 1000), delivery),
+            delivery_timeout_ms=FOR_EVER,  # ours, see `sender`
+            request_timeout_ms=int(min(settings.request_timeout, settings.delivery_timeout) * 1000),
             max_block_ms=int(timeout * 1000),
             allow_auto_create_topics=False,
             metrics_enabled=False,
@@ -127,8 +131,14 @@ class PythonProducer(ProducerClient):
         fate = Fate.REFUSED if refused else Fate.AMBIGUOUS
         return Ruling(fate, send_failure(error, str(error), url=self._settings.url, topic=self._topic))
 
-    def poll(self, timeout: float) -> None:
+    def poll(self, timeout: float, *, hurry: bool = False) -> None:
         if self._harvest() or timeout <= 0:
+            return
+        if hurry:
+            # As below.
+            with suppress(kafka_errors.KafkaError):
+                self._producer.flush(timeout)
+            self._harvest()
             return
         for _, futures in self._pending.values():
             if futures:
@@ -256,7 +266,7 @@ class PythonConsumer(ConsumerClient):
             max_poll_interval_ms=max(300_000, int(settings.session_timeout * 1000)),
             isolation_level=settings.isolation,
             request_timeout_ms=int(max(settings.request_timeout, 1.0) * 1000),
-            max_partition_fetch_bytes=max(1_048_576, settings.request_bytes),
+            max_partition_fetch_bytes=max(FETCH_BYTES, settings.request_bytes),
             allow_auto_create_topics=False,
             # As in librdkafka: TCP has a checksum, and this one is computed in Python.
             check_crcs=False,

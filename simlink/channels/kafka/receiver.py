@@ -30,6 +30,9 @@ SLICE = 0.05
 """The longest wait inside the client, so that `wake`, verdicts and delayed messages are noticed."""
 BATCH = 1000
 """The most that is asked of the client at once; 100 to 1,000 is fastest (measured)."""
+AHEAD = 2
+"""Of what may be handed out now, how much is asked of the client: the rest goes out without another poll, each of which
+costs kafka-python a visit of its own thread (7 % of a fast reader's time, measured)."""
 COMMIT_PAUSE = 0.02
 """The least seconds between a fast reader's commits; one for each 500 messages costs it 10 % of its speed."""
 AWAY = 0.5
@@ -164,7 +167,7 @@ class KafkaReceiver(ReceiverDriver):
                 self._mind(consumer)
                 continue
             self._set_paused(consumer, self._stuck())
-            self._poll(consumer, min(limit, room, BATCH), wait)
+            self._poll(consumer, min(AHEAD * min(limit, room), BATCH), wait)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         self._verdicts.extend(settlements)

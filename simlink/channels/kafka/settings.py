@@ -38,7 +38,9 @@ OPTIONS: Mapping[str, Option] = {
     "group": Option(str, None, "the consumer group; NAME for a queue, NAME.SUBSCRIPTION for a topic unless given"),
     "client_id": Option(str, "simlink", "the name that the broker's logs and quotas know us by"),
     "identity": Option(bool, True, "send the simlink-id header, by which duplicates are told and deliveries verified"),
-    "linger_ms": Option(float, 2.0, "milliseconds that the client waits to fill a request", minimum=0),
+    "linger_ms": Option(
+        float, 5.0, "milliseconds that the client waits to fill a request, unless a sender waits for it", minimum=0
+    ),
     "batch_bytes": Option(int, 262_144, "bytes of one partition in a request", minimum=1),
     "compression": Option(
         str, "none", "how the client compresses what it sends", choices=("none", "gzip", "snappy", "lz4", "zstd")
