@@ -782,7 +782,6 @@ def test_closing_is_bounded_without_a_broker(scheme):
     [
         ("kafka://h/a/b", {}, InvalidURL, "one name"),
         ("kafka://h/a~b", {}, InvalidURL, "letters, digits"),
-        ("kafka://me:secret@h/a", {}, NotSupported, "SASL"),
         ("kafka://h/a", {"heartbeat": 9.0}, NotSupported, "third"),
     ],
 )
