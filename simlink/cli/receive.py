@@ -145,7 +145,7 @@ class _Books:
         """Note what only an open receiver can tell: how many peers a listener had to send away."""
         driver = self._receiver.stats()["driver"]
         if "refused" in driver:
-            self._cut_off = driver["refused"] + driver["slow"]
+            self._cut_off = driver["refused"] + driver.get("slow", 0)  # a server may have no such peers
 
     def add(self, batch: Batch) -> None:
         self._last = time.monotonic()

@@ -1,0 +1,52 @@
+"""``simlink send`` and ``simlink receive`` over every URL: two processes, and the proof that all of it arrived."""
+
+import pytest
+
+from simlink.channels.registry import known_schemes
+from simlink.testing.brokers.process import free_ports
+from tests.support.command import Command
+
+COUNT = 2_000
+BROKERLESS = ("tcp", "http", "grpc")
+BROKERS = {
+    "kafka+confluent": "kafka_broker",
+    "kafka+python": "kafka_broker",
+    "amqp": "rabbitmq_broker",
+    "redis": "redis_broker",
+}
+
+
+def url_of(scheme, request):
+    name = f"cli-{request.node.name.partition('[')[2].rstrip(']').replace('+', '-')}"
+    if scheme in BROKERLESS:
+        return f"{scheme}://127.0.0.1:{free_ports(1)[0]}/{name}"
+    broker = request.getfixturevalue(BROKERS[scheme])
+    return f"{scheme}://{broker.url.partition('://')[2]}/{name}"
+
+
+def test_every_transport_is_tried():
+    """Schemes that differ in how they are secured, or that keep no promise that could be proven, apart."""
+    tried = {scheme.partition("+")[0] for scheme in (*BROKERLESS, *BROKERS)}
+    secured = {f"{scheme}s" for scheme in tried}
+    others = {scheme for scheme in known_schemes() if scheme.partition("+")[0] not in tried | secured}
+    assert others <= {"memory", "spool"}
+
+
+@pytest.mark.parametrize("mode", ["queue", "topic"])
+@pytest.mark.parametrize("scheme", [*BROKERLESS, *BROKERS])
+def test_what_is_sent_is_received(scheme, mode, request):
+    url = url_of(scheme, request)
+    topic = ["--topic"] if mode == "topic" else []
+    # RabbitMQ keeps the order of the log for one receiver, which is what there is here.
+    proof = ("--verify", "clickstream", "--seed", 7, "--count", COUNT, "--idle", 30, "--json")
+    with Command("receive", url, *topic, *proof) as receiver:
+        receiver.ready()  # what it prints has no password
+        with Command(
+            "send", "clickstream", "--to", url, *topic, "--count", COUNT, "--seed", 7, "--key", "user_id", "--json"
+        ) as sender:
+            sent = sender.done().report
+        received = receiver.done().report
+    names = ("sent", "confirmed", "failed", "unknown", "resent")
+    assert {name: sent[name] for name in names} == dict(zip(names, (COUNT, COUNT, 0, 0, 0), strict=True))
+    names = ("received", "unique", "lost", "duplicated", "reordered", "corrupt")
+    assert {name: received[name] for name in names} == dict(zip(names, (COUNT, COUNT, 0, 0, 0, 0), strict=True))
