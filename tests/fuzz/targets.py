@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from simlink.channels.http.plain import read_post
+from simlink.channels.http.problem import Problem, read_problem
+from simlink.channels.http.requests import retry_after
 from simlink.channels.identity import ID_HEADER, format_identities, parse_identities
+from simlink.channels.redis.entries import read_entries
 from simlink.channels.url import parse_url
-from simlink.channels.wire.codec import HEAD, FrameReader, decode, encode
+from simlink.channels.wire.codec import HEAD, FrameReader, decode, encode, read_frames
 from simlink.channels.wire.frames import BatchFrame, FrameError
 from simlink.errors import SimlinkError
 from simlink.generators.replay import replay
@@ -122,6 +126,53 @@ def run_text(data: bytes) -> None:
     assert written == data
 
 
+def run_post(data: bytes) -> None:
+    """A request of any client is refused with a problem that is sound JSON, or is messages that can be read."""
+    head, _, body = data.partition(b"\n\n")
+    headers = dict(pair for line in head.split(b"\n") if len(pair := tuple(line.split(b": ", 1))) == 2)
+    try:
+        posted = read_post(headers, body)
+    except Problem as problem:
+        refusal = problem
+    else:
+        refusal = None
+    if refusal is not None:
+        assert 400 <= refusal.status < 500
+        json.loads(refusal.body())
+        return
+    n = len(posted.batch)
+    for message in posted.batch:
+        if posted.batch.content_types[0] == "application/json":
+            Json().loads(message.body)
+    columns = (posted.batch.keys, posted.batch.headers, posted.batch.producers, posted.batch.sequences)
+    assert [len(column) for column in columns] == [n] * 4
+
+
+def run_posted_frames(data: bytes) -> None:
+    """Frames in a body are those of a stream that ends with it."""
+    try:
+        frames = read_frames(data, 65_536)
+    except FrameError:
+        return
+    assert read_frames(b"".join(map(encode, frames)), 65_536) is not None
+
+
+def run_problem(data: bytes) -> None:
+    """What a server answers is shown as one line, and how long it asks to be left alone is a finite time."""
+    text = read_problem("application/problem+json", data)
+    assert "\n" not in text
+    seconds = retry_after(data.decode("latin-1"))
+    assert seconds is None or 0 <= seconds < float("inf")
+
+
+def run_entries(data: bytes) -> None:
+    """Entries of a stream, whatever their fields, are as many messages; alone and together they read the same."""
+    rows = [row.split(b"\x00") for row in data.split(b"\n")]
+    rows = [row if len(row) % 2 == 0 else row[:-1] for row in rows]
+    together = read_entries(rows)
+    assert list(together) == [read_entries([row])[0] for row in rows]
+
+
 def _run_replay(format_: str) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
         try:
@@ -145,6 +196,20 @@ TARGETS: dict[str, Target] = {
     ),
     "url": Target(
         run_url, (b"kafka+python://user:secret@a:1,[::1]:2/vhost/name?client=x&y=%20", b"memory://name"), 256
+    ),
+    "post": Target(
+        run_post,
+        (
+            b'content-type: application/json\nidempotency-key: "a"\nsimlink-key: k\n\n[{"a":1},2]',
+            b'content-type: application/x-ndjson\n\n1\n{"b":2}\n',
+            b"content-type: text/plain\n\nhello",
+        ),
+    ),
+    "posted-frames": Target(run_posted_frames, (b"".join(frames()), *frames())),
+    "problem": Target(run_problem, (b'{"title":"no","detail":"why","status":400}', b"120"), 512),
+    "entries": Target(
+        run_entries,
+        (b"body\x00{}\x00key\x00k\x00simlink-id\x0000112233445566778899aabbccddeeff/1/2\nheader:body\x00x\x00a\x00b",),
     ),
     "json": Target(run_json, (b'{"a":[1,2.5e3,"\\u00e9",null,true],"b":{"c":-9223372036854775808}}', b"[" * 200)),
     "text": Target(run_text, (b"a line", "é".encode())),
