@@ -87,6 +87,7 @@ class Scene:
         place: URLs, proxy, broker.
         count: how many messages the sender sends.
         held: H so far: hand-outs of receivers that were killed, unsettled.
+        unbounded: nobody can know H.
         breaks: how many times the fault broke the connections of a receiver that lived.
     """
 
@@ -99,6 +100,7 @@ class Scene:
         self.senders, self.receivers = [], []
         self.held = 0
         self.breaks = 0
+        self.unbounded = False
         self.notes = []
         # NumPy's library for matrices starts threads of its own when it is loaded, and keeps them.
         # The ends run the code that this process runs, wherever else it may be installed.
