@@ -221,6 +221,11 @@ class Receiving:
         self.pausing = threading.Event()
         self.going = threading.Event()
         self.refused_acks = 0
+        self.parent = os.getppid()
+
+    def orphaned(self):
+        """Whether the suite itself was killed: nobody would end this process then."""
+        return os.getppid() != self.parent
 
     def watch_signals(self):
         signal.signal(signal.SIGQUIT, lambda *_: where([self.receiver, self.receiver.channel]))
@@ -236,7 +241,7 @@ class Receiving:
     def run(self):
         from simlink.errors import ChannelClosed, ReceiveTimeout
 
-        while not self.stopping:
+        while not (self.stopping or self.orphaned()):
             try:
                 delivery = self.receiver.get(timeout=0.2)
             except ReceiveTimeout:
@@ -251,7 +256,7 @@ class Receiving:
             if self.pausing.is_set():
                 self.pausing.clear()
                 say(f"paused {len(self.held)}")
-                while not self.going.wait(0.1):
+                while not (self.going.wait(0.1) or self.orphaned()):
                     pass
                 self.going.clear()
             if len(self.held) >= HAND:

@@ -50,6 +50,7 @@ def sender_killed(scene):
 
 def broker_killed(scene):
     scene.start()
+    scene.unbounded = scene.transport.forgets
     for part in (1 / 3, 2 / 3):
         scene.until(part)
         scene.place.broker.kill()

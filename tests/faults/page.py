@@ -14,7 +14,8 @@ def cell(result):
         return "not run"
     if result.error:
         return "✗"
-    return f"✓ {result.account.repeats:,}/{result.account.bound:,}"
+    bound = result.account.bound
+    return f"✓ {result.account.repeats:,}/{'∞' if bound is None else f'{bound:,}'}"
 
 
 def render(results, transports, faults, seconds):

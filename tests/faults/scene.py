@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import psutil
 
+import simlink
 from tests.support.command import Command, wait_until
 
+ROOT = Path(simlink.__file__).parents[1]
 CHILD = Path(__file__).with_name("child.py")
 QUIET = 0.6
 """Seconds without a message after which nothing more is expected."""
@@ -84,6 +87,7 @@ class Scene:
         place: URLs, proxy, broker.
         count: how many messages the sender sends.
         held: H so far: hand-outs of receivers that were killed, unsettled.
+        unbounded: nobody can know H.
         breaks: how many times the fault broke the connections of a receiver that lived.
     """
 
@@ -96,9 +100,12 @@ class Scene:
         self.senders, self.receivers = [], []
         self.held = 0
         self.breaks = 0
+        self.unbounded = False
         self.notes = []
         # NumPy's library for matrices starts threads of its own when it is loaded, and keeps them.
-        self.environment = {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # The ends run the code that this process runs, wherever else it may be installed.
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        self.environment = {"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path}
         self.options = ()
         self._stack = ExitStack()
 

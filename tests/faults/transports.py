@@ -64,6 +64,8 @@ class Transport:
         order: "key": first hand-outs of a key are in order over all receivers' lives. "life": those of a producer, in
             each life. "none".
         prefetch: of its receivers; None where the buffer is bounded by `params`.
+        forgets: a broker that crashes forgets acknowledgements that it had not written yet. How many those were only
+            it knew, so repeats after that have no bound that could be asserted.
         one_process: both ends live in one.
         stays: so many sockets without an address stay as long as the process: the pair of an event loop that is never
             closed, however many channels there were.
@@ -77,6 +79,7 @@ class Transport:
     loss: str = "settled"
     order: str = "life"
     prefetch: int | None = None
+    forgets: bool = False
     one_process: bool = False
     garbage: bool = False
     stays: int = 0
@@ -249,7 +252,7 @@ _ALL = (
     ),
     Transport(name="http", scheme="http", params=f"?buffer_messages={WINDOW}"),
     Transport(name="grpc", scheme="grpc", params=f"?buffer_messages={WINDOW}", stays=2),
-    RabbitMQ(name="amqp", scheme="amqp", shared=RABBITMQ, own=lambda: RabbitMQBroker(own=True)),
+    RabbitMQ(name="amqp", scheme="amqp", shared=RABBITMQ, own=lambda: RabbitMQBroker(own=True), forgets=True),
     Redis(name="redis", scheme="redis", params="?min_idle=3", shared=REDIS, own=lambda: Synced(own=True)),
 )
 TRANSPORTS = tuple(row for row in _ALL if row.scheme in known_schemes())

@@ -45,6 +45,7 @@ def scene(*receivers, sent=None, held=0, loss="confirmed", order="life"):
         place=None,
         count=10,
         held=held,
+        unbounded=False,
         senders=[sent or sender()],
         receivers=list(receivers),
     )
@@ -68,6 +69,13 @@ def test_repeats_within_the_bound_are_allowed():
         books.check(
             scene(receiver(all_of(*range(6)), killed=True), receiver(all_of(*range(4, 10))), sent=sender(resent=1))
         )
+
+
+def test_where_nobody_can_know_the_bound_nothing_is_said_of_it():
+    crashed = scene(receiver(all_of(*range(6)), killed=True), receiver(all_of(*range(4, 10))))
+    crashed.unbounded = True
+    account = books.check(crashed)
+    assert (account.repeats, account.bound) == (2, None)
 
 
 def wrong_body():
