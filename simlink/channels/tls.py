@@ -16,6 +16,7 @@ are always verified; there is no option that turns this off. Passwords and token
 
 from __future__ import annotations
 
+import hashlib
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -232,6 +233,21 @@ def explain(error: BaseException | str) -> str | None:
                 if pattern.search(text):
                     return sentence
     return None
+
+
+def peer_identity(*names: object) -> bytes:
+    """Who a peer is by what its certificate says of it: 16 bytes that a renewed certificate keeps.
+
+    Args:
+        names: its subject and its other names, as one TLS library has them; b"" comes of none.
+    """
+    return hashlib.sha256(repr(names).encode()).digest()[:16] if any(names) else b""
+
+
+def certificate_identity(certificate: Mapping[str, object] | None) -> bytes:
+    """The same of what `ssl.SSLSocket.getpeercert` returns."""
+    given = certificate or {}
+    return peer_identity(given.get("subject"), given.get("subjectAltName"))
 
 
 def refusal(

@@ -16,8 +16,10 @@ from simlink.channels.credentials import Secret
 from simlink.channels.tls import Tls
 from simlink.errors import ConnectError, TransportError
 
-__all__ = ["TokenCheck", "client_credentials", "server_credentials", "token_metadata"]
+__all__ = ["TokenCheck", "client_credentials", "proven", "server_credentials", "token_metadata"]
 
+_NAMES = ("x509_subject", "x509_common_name", "x509_subject_alternative_name")
+"""What gRPC tells of a certificate that a client has shown, besides its text."""
 _OPEN_TO_ALL = "/grpc.health.v1.Health/"
 """Whoever looks after a service asks for its health, and has no token."""
 
@@ -68,6 +70,12 @@ def token_metadata(token: Secret, url: str) -> tuple[tuple[str, str], ...]:
     if not (text.isascii() and text.isprintable()):
         raise ConnectError(f"{url}: the token has characters that a header cannot carry", url=url)
     return (("authorization", f"Bearer {text}"),)
+
+
+def proven(context: Any) -> bytes:
+    """Who calls, where a certificate proves it, else b""; see `tls.peer_identity`."""
+    shown = context.auth_context()
+    return tls.peer_identity(*(tuple(shown.get(name, ())) for name in _NAMES))
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the library has no types

@@ -15,6 +15,7 @@ import grpc.aio
 from simlink.channels.driver import Mode
 from simlink.channels.grpc import loop
 from simlink.channels.grpc.guard import TokenCheck, server_credentials
+from simlink.channels.grpc.patience import Patience
 from simlink.channels.grpc.services import add_services
 from simlink.channels.grpc.settings import Settings, server_arguments, shown
 from simlink.channels.hub import Reader
@@ -195,7 +196,7 @@ class Listener:
     async def _serve(self) -> None:
         token = self.settings.token
         server = grpc.aio.server(
-            interceptors=() if token is None else (TokenCheck(token.secret),),
+            interceptors=(*(() if token is None else (TokenCheck(token.secret),)), Patience(self.settings.frame_timeout)),
             options=server_arguments(self.settings),
             # Streams are counted by the reception, which says why it refuses; this bounds all the other calls.
             maximum_concurrent_rpcs=2 * self.settings.max_connections,

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from simlink.channels.grpc import service_pb2 as pb
 from simlink.channels.grpc.failures import STATUS_OF
+from simlink.channels.grpc.guard import proven
 from simlink.channels.grpc.settings import SERVICE
 from simlink.channels.link.reception import NoRoom, Peer, Reception
 from simlink.channels.wire.codec import HEAD, decode, encode
@@ -52,8 +53,8 @@ def add_services(server: grpc.aio.Server, reception: Reception) -> tuple[Any, Li
 class _StreamPeer(Peer):
     """A call of Link."""
 
-    def __init__(self, name: str, now: float) -> None:
-        super().__init__(name, now)
+    def __init__(self, name: str, now: float, scope: bytes) -> None:
+        super().__init__(name, now, scope)
         self.woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -80,7 +81,7 @@ class Links:
                 self.idle.set()
 
     async def _serve(self, context: Any) -> None:
-        peer = _StreamPeer(context.peer(), time.monotonic())
+        peer = _StreamPeer(context.peer(), time.monotonic(), proven(context))
         reading = asyncio.create_task(self._read(peer, context))
         writing = asyncio.create_task(self._write(peer, context))
         self._reception.opened(peer)
@@ -139,7 +140,7 @@ class _Publisher:
             if not request.messages:
                 raise ValueError("there are no messages in it")
             batch = Batch.of([_message(m) for m in request.messages])
-            self._reception.publish(request.destination, batch)
+            self._reception.publish(request.destination, batch, proven(context))
         except KeyError:
             message = f"nobody receives {request.destination!r} at {self._reception.address}"
             _refuse(context, grpc.StatusCode.NOT_FOUND, message)

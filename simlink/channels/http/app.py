@@ -114,7 +114,7 @@ class HttpApp:
         if headers.get(b"content-type", b"").partition(b";")[0].strip() == FRAMES.encode():
             await self._frames(name, headers, settings, receive, send)
         else:
-            await self._plain(name, headers, settings, receive, send, allowed)
+            await self._plain(name, headers, settings, receive, send, allowed, scope.get("simlink.peer", b""))
 
     # --- posts --------------------------------------------------------------------------------------------------
 
@@ -198,6 +198,7 @@ class HttpApp:
         receive: Receive,
         send: Send,
         allowed: str | None,
+        peer: bytes,
     ) -> None:
         gate = self.gate
         if gate.mode(name) is None:
@@ -206,9 +207,9 @@ class HttpApp:
             body = await self._body(receive, settings, None)
         except _Gone:
             return
-        scope = name.encode() + b"\0" + headers.get(b"authorization", b"")
+        scope = b"\0".join((name.encode(), headers.get(b"authorization", b""), peer))
         posted = read_post(headers, body, key_scope=scope)
-        accepted, duplicates = gate.offer(name, posted)
+        accepted, duplicates = gate.offer(name, posted, peer)
         more = [] if allowed is None else [(b"access-control-allow-origin", allowed.encode()), (b"vary", b"origin")]
         said = msgspec.json.encode({"destination": name, "accepted": accepted, "duplicates": duplicates})
         await _reply(send, 202, "application/json", said, more)
@@ -235,7 +236,7 @@ class HttpApp:
         except ValueError as error:
             raise Problem(400, "hello", f"the query of a stream cannot be read: {error}") from error
         try:
-            return self.gate.hello(name, hello)
+            return self.gate.hello(name, hello, scope.get("simlink.peer", b""))
         except FrameError as error:
             kind = "no-receiver" if error.code is Code.NO_RECEIVER else "hello"
             raise Problem(_STATUS.get(error.code, 400), kind, str(error)) from error

@@ -253,8 +253,8 @@ class Gate:
         found = self._destinations.get(name)
         return None if found is None else found[0].hub.mode
 
-    def hello(self, name: str, hello: Hello) -> Session:
-        """A new session. Its first frame, the Welcome, is in it.
+    def hello(self, name: str, hello: Hello, peer: bytes = b"") -> Session:
+        """A new session. Its first frame, the Welcome, is in it. ``peer`` is who asks, where that is proven.
 
         Raises:
             FrameError: nobody receives that here, or not like that.
@@ -270,9 +270,10 @@ class Gate:
         if hello.subscription and hello.subscription not in destination.hub.subscriptions:
             raise FrameError(f"nobody receives the subscription {hello.subscription!r} of {name!r}", Code.NO_RECEIVER)
         for other in list(self.sessions.values()):
-            if other.destination is destination and other.link.sender == hello.sender:
+            known = other.link
+            if other.destination is destination and (known.scope, known.sender) == (peer, hello.sender):
                 self.end(other, ErrorFrame(Code.REPLACED, "the sender has connected anew", True))
-        link = destination.hello(hello)
+        link = destination.hello(hello, peer)
         session = Session(name, destination, link, max(0.01, min(settings.heartbeat, hello.heartbeat_ms / 1000)))
         self.sessions[session.token] = session
         destination.pump()
@@ -395,9 +396,10 @@ class Gate:
 
     # --- plain clients ------------------------------------------------------------------------------------------
 
-    def offer(self, name: str, posted: Posted) -> tuple[int, int]:
+    def offer(self, name: str, posted: Posted, peer: bytes = b"") -> tuple[int, int]:
         """Take all of a plain client's messages, or none: how many are held or settled here, and how many of these
-        were before this post. Call the destination's `announce` by `announce` after the reply.
+        were before this post. Call the destination's `announce` by `announce` after the reply. ``peer`` is who posts,
+        where that is proven: only what is theirs can be a duplicate.
 
         Raises:
             Problem: nobody receives that here, there is no room, or its Idempotency-Key was used for something else.
@@ -413,7 +415,7 @@ class Gate:
             self._keys.move_to_end(posted.idempotency)
             return known[0], known[0]
         producer = batch.producers[0] if posted.identified else None
-        if producer is not None and destination.dedup.check(producer, batch.sequences) is not None:
+        if producer is not None and destination.dedup.check(peer + producer, batch.sequences) is not None:
             destination.duplicates += n
             return n, n
         hub = destination.hub
@@ -435,7 +437,7 @@ class Gate:
             if len(self._keys) > _MAX_KEYS:
                 self._keys.popitem(last=False)
         if producer is not None:
-            destination.dedup.mark(producer, batch.sequences)
+            destination.dedup.mark(peer + producer, batch.sequences)
         self.counts["plain"] += n
         return n, 0
 

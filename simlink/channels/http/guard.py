@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from simlink.channels import tls
 from simlink.channels.http.problem import CONTENT_TYPE, Problem
 from simlink.channels.http.settings import Settings
 
@@ -134,14 +135,17 @@ class GuardedProtocol(HttpToolsProtocol):
         self.head_since: float | None = None
         self.closing_since: float | None = None
         self.unread_since = 0.0
+        self._peer = b""
         self._head_bytes = 0
         self._tail = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._corked = _Corked(transport, self.loop)
         super().connection_made(cast("asyncio.Transport", self._corked))
-        if self.guard.wants_certificate and not transport.get_extra_info("peercert"):
-            self.app = _no_certificate
+        if self.guard.wants_certificate:
+            self._peer = tls.certificate_identity(transport.get_extra_info("peercert"))
+            if not self._peer:
+                self.app = _no_certificate
         self.head_since = self.loop.time()
         if not self.guard.enter(self):
             self.head_since = None
@@ -175,6 +179,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["simlink.keep"] = self._keep  # type: ignore[typeddict-unknown-key]
+        self.scope["simlink.peer"] = self._peer  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
         self.head_since = None

@@ -87,9 +87,8 @@ class Destination:
         self.orphan_after = orphan_after
         self.dedup = Deduplicator()
         self.links: dict[bytes, ReceiverLink] = {}
-        self._plain = ReceiverLink(bytes(16))
-        """Stands for all who publish without a link: nobody hears what it would tell."""
-        self._plain.gone = True
+        self._plain: dict[bytes, ReceiverLink] = {}
+        """By scope: stands for all who publish without a link; nobody hears what it would tell."""
         self.duplicates = 0
         self.orphans = 0
         self._notify = notify
@@ -211,10 +210,14 @@ class Destination:
 
     # --- somebody without a link ----------------------------------------------------------------------------------
 
-    def publish(self, batch: Batch) -> bool:
+    def publish(self, batch: Batch, scope: bytes = b"") -> bool:
         """Take messages from somebody who is told of their acceptance only: all of them, or none while there is no
-        room. Call `announce` soon."""
-        link = self._plain
+        room. Call `announce` soon. ``scope`` is as in `hello`."""
+        link = self._plain.get(scope)
+        if link is None:
+            # As many as there are names that a CA has signed.
+            link = self._plain[scope] = ReceiverLink(bytes(16), scope)
+            link.gone = True
         with self.hub.changed:
             room = min((s.room() for s in self.hub.subscriptions.values()), default=self.hub.max_messages)
         if len(batch) > room:
@@ -226,7 +229,11 @@ class Destination:
 
     def published_and_open(self) -> int:
         """How many messages that came by `publish` are not settled."""
-        return sum(stop - first for first, stop in self._plain.resolved.missing(0, self._plain.accepted))
+        return sum(
+            stop - first
+            for link in self._plain.values()
+            for first, stop in link.resolved.missing(0, link.accepted)
+        )
 
     # --- into the hub -------------------------------------------------------------------------------------------
 

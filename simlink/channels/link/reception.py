@@ -79,13 +79,16 @@ class Peer(ABC):
 
     Attributes:
         name: its address, for logs.
+        scope: who it is, where that is proven (a certificate), else empty: names that peers give themselves and their
+            messages mean something within it only.
         writing: it takes what there is to say by itself when it has written what it has; `wake` is not needed then.
         ended: nothing it says counts any more; when `take` was written, close it.
         reason: why it was ended; None for a good end.
     """
 
-    def __init__(self, name: str, now: float) -> None:
+    def __init__(self, name: str, now: float, scope: bytes = b"") -> None:
         self.name = name
+        self.scope = scope
         self.link: ReceiverLink | None = None
         self.destination: Destination | None = None
         self.opened = now
@@ -299,8 +302,9 @@ class Reception:
             log.warning("%s: cut off %s: %s", self.address, peer.name, error)
             self._refuse(peer, error.code, str(error))
 
-    def publish(self, name: str, batch: Batch) -> None:
+    def publish(self, name: str, batch: Batch, scope: bytes = b"") -> None:
         """Messages of somebody without a link, who is told of their acceptance only: all of them, or none.
+        ``scope`` is who that is, where it is proven.
 
         Raises:
             KeyError: nobody receives this. ValueError: never so many at once. NoRoom: not now.
@@ -308,7 +312,7 @@ class Reception:
         destination = self._places[name].destination
         if len(batch) > destination.hub.max_messages:
             raise ValueError(f"{len(batch)} messages at once, and the buffer takes {destination.hub.max_messages}")
-        if not destination.publish(batch):
+        if not destination.publish(batch, scope):
             raise NoRoom
         self.counts["published"] += len(batch)
         self._soon(destination.announce)
@@ -355,12 +359,12 @@ class Reception:
             message = f"nobody receives the subscription {hello.subscription!r} of {hello.destination!r} here"
             self._refuse(peer, Code.NO_RECEIVER, message, retryable=True)
             return
-        other = place.peers.get(hello.sender)
+        other = place.peers.get(peer.scope + hello.sender)
         if other is not None:
             self._refuse(other, Code.REPLACED, "the sender has connected anew", retryable=True)
-        link = place.destination.hello(hello)
+        link = place.destination.hello(hello, peer.scope)
         peer.link, peer.destination = link, place.destination
-        place.peers[hello.sender] = peer
+        place.peers[peer.scope + hello.sender] = peer
         peer.beat = max(0.01, min(self.manners.heartbeat, hello.heartbeat_ms / 1000))
         place.destination.pump()
         welcome = link.welcome(
@@ -460,7 +464,7 @@ class Reception:
         if destination is None or link is None:
             return
         place = place or self._places.get(destination.hub.name)
-        if place is not None and place.peers.get(link.sender) is peer:
-            del place.peers[link.sender]
+        if place is not None and place.peers.get(link.scope + link.sender) is peer:
+            del place.peers[link.scope + link.sender]
         if link.connected:
             destination.lost(link)

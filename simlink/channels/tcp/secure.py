@@ -9,7 +9,6 @@ while the socket is silent.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import select
 import socket
 import ssl
@@ -17,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from simlink.channels import tls
 __all__ = ["SecureSocket"]
 
 _RECEIVE = 64 * 1024
@@ -169,11 +169,7 @@ class SecureSocket:
 
     def peer(self) -> bytes:
         """Who the peer is by its certificate: 16 bytes from subject and names, which a renewed one keeps; else b""."""
-        certificate = self._tls.getpeercert()
-        if not certificate:
-            return b""
-        names = repr((certificate.get("subject"), certificate.get("subjectAltName")))
-        return hashlib.sha256(names.encode()).digest()[:16]
+        return tls.certificate_identity(self._tls.getpeercert())
 
     def _shake(self) -> None:
         try:

@@ -1,0 +1,105 @@
+"""Who a peer is scopes its de-duplication: nobody makes another's messages count as duplicates.
+
+What proves a peer is its certificate. Without one there is nothing but the producer's own name, 128 random bits.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+
+import pytest
+
+grpc = pytest.importorskip("grpc", reason="grpcio is not installed: pip install 'simlink[grpc]'")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'simlink[http]'")
+
+from simlink.channels import tls  # noqa: E402  # behind the skip
+from simlink.channels.grpc import service_pb2 as pb  # noqa: E402
+from simlink.channels.tls import Tls  # noqa: E402
+from tests.support.brokerless import LOCAL, driver, numbered, receiving, sending, take, until  # noqa: E402
+from tests.support.certificates import Authority  # noqa: E402
+
+VICTIM = b"v" * 16
+"""A producer's name that both peers claim."""
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("identity"))
+
+
+@pytest.fixture(scope="module")
+def files(authority):
+    """The certificates of the receiver and of two peers."""
+    names = {"server": (LOCAL, "localhost"), "ann": ("ann.example",), "eve": ("eve.example",)}
+    return {who: authority.issue(*of) for who, of in names.items()}
+
+
+def shown(authority, pair):
+    return {"ca": authority.ca, "cert": pair.cert, "key": pair.key}
+
+
+@pytest.mark.parametrize("scheme", ["tcps", "https", "grpcs"])
+def test_one_peer_cannot_make_another_s_messages_duplicates(scheme, authority, files):
+    d = driver(scheme, **shown(authority, files["server"]))
+    with receiving(d) as rx:
+        got = []
+        for who in ("eve", "ann", "ann"):
+            with sending(driver(scheme, d.bound_port, **shown(authority, files[who]))) as tx:
+                tx.submit(numbered(0, 2, VICTIM), 0)
+                if len(got) < 4:
+                    got += take(rx, 2, tx)
+                else:
+                    until(lambda: rx.stats()["duplicates"] == 2, "the second copy", lambda tx=tx: tx.outcomes(0.01))
+    assert got == [b"0", b"1", b"0", b"1"]
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "http", "grpc"])
+def test_without_certificates_the_producer_s_own_name_is_the_scope(scheme):
+    d = driver(scheme)
+    with receiving(d) as rx:
+        got = []
+        for producer in (b"e" * 16, b"a" * 16):
+            with sending(driver(scheme, d.bound_port)) as tx:
+                tx.submit(numbered(0, 2, producer), 0)
+                got += take(rx, 2, tx)
+        assert (got, rx.stats()["duplicates"]) == ([b"0", b"1", b"0", b"1"], 0)
+
+
+def test_posts_of_two_peers_with_the_same_identity_are_two_messages(authority, files):
+    d = driver("https", **shown(authority, files["server"]))
+    with receiving(d) as rx:
+        replies = []
+        for key in (f"{VICTIM.hex()}/{0:016d}/{0:016d}", "one"):
+            for who in ("eve", "ann", "ann"):
+                context = tls.client_context(Tls(**shown(authority, files[who])))
+                connection = http.client.HTTPSConnection(LOCAL, d.bound_port, timeout=20.0, context=context)
+                connection.request(
+                    "POST", "/orders", b"1", {"content-type": "application/json", "idempotency-key": key}
+                )
+                said = json.loads(connection.getresponse().read())
+                replies.append((key == "one", who, said["duplicates"]))
+                connection.close()
+        assert take(rx, 4) == [b"1"] * 4
+    assert replies == [(named, who, n) for named in (False, True) for who, n in (("eve", 0), ("ann", 0), ("ann", 1))]
+
+
+def test_calls_of_two_peers_with_the_same_identity_are_two_messages(authority, files):
+    d = driver("grpcs", **shown(authority, files["server"]))
+    request = pb.PublishRequest(destination="orders", messages=[pb.Message(text="1", producer=VICTIM, sequence=0)])
+    with receiving(d) as rx:
+        for who in ("eve", "ann", "ann"):
+            pair = files[who]
+            credentials = grpc.ssl_channel_credentials(
+                Path(authority.ca).read_bytes(), Path(pair.key).read_bytes(), Path(pair.cert).read_bytes()
+            )
+            with grpc.secure_channel(f"{LOCAL}:{d.bound_port}", credentials) as channel:
+                call = channel.unary_unary(
+                    "/simlink.v1.Receiver/Publish",
+                    request_serializer=pb.PublishRequest.SerializeToString,
+                    response_deserializer=pb.PublishReply.FromString,
+                )
+                assert call(request, timeout=20.0).accepted == 1
+        assert take(rx, 2) == [b"1", b"1"]
+        assert rx.stats()["duplicates"] == 1
