@@ -296,6 +296,9 @@ class Channel:
         idle: float | None = None,
         overflow: str = "block",
         settle_timeout: float | None = None,
+        exclusive: bool = False,
+        dead_letter: str | Channel | None = None,
+        max_attempts: int | None = None,
         serializer: Serializer | None = None,
     ) -> Receiver:
         """A receiving end, unopened: it subscribes when it is entered (``with``), or at its first call.
@@ -311,6 +314,15 @@ class Channel:
             idle: iteration ends after this many quiet seconds; None waits until the receiver is closed.
             overflow: "block" or "drop", when a topic's subscription is full (memory and brokerless).
             settle_timeout: take a message back when it was not settled within this many seconds; None never does.
+            exclusive: one receiver at a time gets messages, others that ask for the same stand by; order then survives
+                a takeover. NotSupported where the transport has no such thing.
+            dead_letter: the URL of a queue on any transport, or an open channel, for what was rejected, cannot be read,
+                or failed too often; see `simlink.channels.deadletters` for the headers it gets. Acknowledged here when
+                it is confirmed there.
+            max_attempts: of ``dead_letter``: a message that fails when it was handed out so often goes there. It fails
+                when it is nacked, overstays ``settle_timeout``, is in hand when an exception ends the receiver, or
+                comes again as the first of what a lost receiver held. It counts as ``attempt`` does: what was fetched
+                ahead and never seen was handed out too; ``prefetch=1`` makes the count exact. None never counts.
             serializer: another one than the channel's.
 
         Raises:
@@ -336,16 +348,27 @@ class Channel:
             prefetch = 500 if caps.cross_process and not caps.brokerless else 65_536
         elif prefetch < 1:
             raise ConfigError(f"prefetch must be at least 1, not {prefetch}")
-        options = ReceiverOptions(prefetch=prefetch, start=start, reset=reset, at=at, overflow=overflow)
+        options = ReceiverOptions(
+            prefetch=prefetch, start=start, reset=reset, at=at, overflow=overflow, exclusive=exclusive
+        )
+        driver = self._driver.receiver(subscription, options)
+        if dead_letter is None and max_attempts is not None:
+            raise ConfigError("max_attempts= goes with dead_letter=, which says where such messages go")
+        dead = None
+        if dead_letter is not None:
+            from simlink.channels.deadletters import DeadLetters
+
+            dead = DeadLetters(dead_letter, max_attempts=max_attempts, origin=self, subscription=subscription)
         receiver = Receiver(
             self,
-            self._driver.receiver(subscription, options),
+            driver,
             serializer or self.serializer,
             subscription=subscription,
             manual=settle == "manual",
             prefetch=prefetch,
             idle=idle,
             settle_timeout=settle_timeout,
+            dead=dead,
         )
         with self._guard:
             self._receivers = [r for r in self._receivers if not r.closed]
