@@ -297,6 +297,8 @@ class Channel:
         overflow: str = "block",
         exclusive: bool = False,
         settle_timeout: float | None = None,
+        dead_letter: str | Channel | None = None,
+        max_attempts: int | None = None,
         serializer: Serializer | None = None,
     ) -> Receiver:
         """A receiving end, unopened: it subscribes when it is entered (``with``), or at its first call.
@@ -311,9 +313,16 @@ class Channel:
             at: which of several hosts in the URL this process listens on (brokerless).
             idle: iteration ends after this many quiet seconds; None waits until the receiver is closed.
             overflow: "block" or "drop", when a topic's subscription is full (memory and brokerless).
-            exclusive: one receiver at a time reads and the others wait for its end, so that order survives a takeover
-                (where a broker hands out in the log's order: RabbitMQ).
             settle_timeout: take a message back when it was not settled within this many seconds; None never does.
+            exclusive: one receiver at a time gets messages, others that ask for the same stand by; order then survives
+                a takeover. NotSupported where the transport has no such thing.
+            dead_letter: the URL of a queue on any transport, or an open channel, for what was rejected, cannot be read,
+                or failed too often; see `simlink.channels.deadletters` for the headers it gets. Acknowledged here when
+                it is confirmed there.
+            max_attempts: of ``dead_letter``: a message that fails when it was handed out so often goes there. It fails
+                when it is nacked, overstays ``settle_timeout``, is in hand when an exception ends the receiver, or
+                comes again as the first of what a lost receiver held. It counts as ``attempt`` does: what was fetched
+                ahead and never seen was handed out too; ``prefetch=1`` makes the count exact. None never counts.
             serializer: another one than the channel's.
 
         Raises:
@@ -335,10 +344,6 @@ class Channel:
             raise NotSupported(f"{self.url}: at= names a host to listen on; this transport has a broker")
         if overflow == "drop" and (self.mode is Mode.QUEUE or caps.order is Order.DISPATCH):
             raise NotSupported(f"{self.url}: overflow='drop' is for topics without a broker")
-        if exclusive and caps.order is not Order.DISPATCH:
-            raise NotSupported(
-                f"{self.url}: exclusive=True is for transports whose order needs it; here it is {caps.order.value}"
-            )
         if prefetch is None:
             prefetch = 500 if caps.cross_process and not caps.brokerless else 65_536
         elif prefetch < 1:
@@ -346,15 +351,24 @@ class Channel:
         options = ReceiverOptions(
             prefetch=prefetch, start=start, reset=reset, at=at, overflow=overflow, exclusive=exclusive
         )
+        driver = self._driver.receiver(subscription, options)
+        if dead_letter is None and max_attempts is not None:
+            raise ConfigError("max_attempts= goes with dead_letter=, which says where such messages go")
+        dead = None
+        if dead_letter is not None:
+            from simlink.channels.deadletters import DeadLetters
+
+            dead = DeadLetters(dead_letter, max_attempts=max_attempts, origin=self, subscription=subscription)
         receiver = Receiver(
             self,
-            self._driver.receiver(subscription, options),
+            driver,
             serializer or self.serializer,
             subscription=subscription,
             manual=settle == "manual",
             prefetch=prefetch,
             idle=idle,
             settle_timeout=settle_timeout,
+            dead=dead,
         )
         with self._guard:
             self._receivers = [r for r in self._receivers if not r.closed]

@@ -11,9 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from simlink.channels.driver import Incoming, Lease, Settlement
+from simlink.errors import DecodeError
 from simlink.message import Batch, Hand, Verdict
+
+if TYPE_CHECKING:
+    from simlink.channels.deadletters import DeadLetters
 
 __all__ = ["FLUSH_AFTER", "Hands", "Held"]
 
@@ -32,9 +37,10 @@ class Held(Hand):
         adopted: rows whose hold was renewed under another lease.
         late: rows whose verdict came after their hold was lost. The application has done with them, so a message that
             comes again is not theirs to adopt: nobody would ever settle it.
+        spent: rows that were handed out too often, and are dead letters.
     """
 
-    __slots__ = ("adopted", "handed_at", "late", "lease", "sent", "tokens")
+    __slots__ = ("adopted", "handed_at", "late", "lease", "sent", "spent", "tokens")
 
     def __init__(self, incoming: Incoming, on_settle: Callable[[Hand, int, Verdict], bool]) -> None:
         super().__init__(incoming.batch, incoming.attempts, on_settle)
@@ -43,6 +49,7 @@ class Held(Hand):
         self.sent: bytearray | None = None
         self.adopted: dict[int, tuple[Lease, int]] | None = None
         self.late: set[int] = set()
+        self.spent: bytearray | None = None
         self.handed_at = time.monotonic()
 
     def valid(self, row: int) -> bool:
@@ -60,15 +67,22 @@ class Hands:
     Args:
         settle: the driver's.
         forget: called with (producer, sequence) of what is handed back, so that it is no duplicate when it comes again.
+        dead: where rejected messages go, and those that failed too often; None drops the former, and knows no latter.
     """
 
-    def __init__(self, settle: Callable[[Sequence[Settlement]], None], forget: Callable[[bytes, int], None]) -> None:
+    def __init__(
+        self,
+        settle: Callable[[Sequence[Settlement]], None],
+        forget: Callable[[bytes, int], None],
+        dead: DeadLetters | None = None,
+    ) -> None:
         self.lock = threading.RLock()
         self.counts = dict.fromkeys((*_ADVERB.values(), "stale", "revoked"), 0)
         self.closed = False
         self.last_flush = 0.0
         self._settle = settle
         self._forget = forget
+        self.dead = dead
         self._open: dict[int, Held] = {}
         self._dirty: dict[int, Held] = {}
 
@@ -104,7 +118,7 @@ class Hands:
                         self._open.pop(id(hand), None)
                 return False
             if verdict is Verdict.NACK:
-                self.nack_run(hand, row, row + 1, backoff(hand.attempts[row]))
+                self.nack_run(hand, row, row + 1, backoff(hand.attempts[row]), failed=True)
             else:
                 self.mark_run(hand, row, row + 1, verdict)
             if not hand.open or time.monotonic() - self.last_flush > FLUSH_AFTER:
@@ -127,8 +141,9 @@ class Hands:
             self.counts[_ADVERB[verdict]] += untouched
             self._dirty[id(held)] = held
 
-    def nack_run(self, held: Held, first: int, stop: int, delay: float) -> None:
-        """Hand back those of the rows that have no verdict yet, to come again after ``delay`` seconds."""
+    def nack_run(self, held: Held, first: int, stop: int, delay: float, *, failed: bool = False) -> None:
+        """Hand back those of the rows that have no verdict yet, to come again after ``delay`` seconds; ``failed`` ones
+        to the dead letters where that was once too often."""
         with self.lock:
             for free, run in groupby(range(first, stop), key=lambda row: not held.marks[row]):
                 rows = list(run)
@@ -139,9 +154,38 @@ class Hands:
                 held.open -= b - a
                 self.counts["nacked"] += b - a
                 self._forget_rows(held, a, b)
-                self._send(held, a, b, Verdict.NACK, delay)
+                for row, spent in enumerate(self._spent(held, a, b) if failed else (), a):
+                    if spent:
+                        held.spent = held.spent or bytearray(len(held.batch))
+                        held.spent[row] = 1
+                        self._send(held, row, row + 1, Verdict.REJECT, 0.0)
+                    else:
+                        self._send(held, row, row + 1, Verdict.NACK, delay)
+                if not failed:
+                    self._send(held, a, b, Verdict.NACK, delay)
             if not held.open and id(held) not in self._dirty:
                 self._open.pop(id(held), None)
+
+    def _spent(self, held: Held, first: int, stop: int) -> list[bool]:
+        return [self.dead is not None and self.dead.spent(held.attempts[row]) for row in range(first, stop)]
+
+    def bury(self, incoming: Incoming) -> None:
+        """These came once too often, and go to the dead letters unseen."""
+        held = self.add(incoming)
+        held.spent = bytearray(b"\x01") * len(held.batch)
+        self.mark_run(held, 0, len(held.batch), Verdict.REJECT)
+
+    def reject_unreadable(self, held: Held, first: int, stop: int) -> None:
+        """Of rows that were decoded: those that could not be."""
+        for row, value in enumerate((held.batch._values or ())[first:stop], first):
+            if type(value) is DecodeError:
+                self.mark_run(held, row, row + 1, Verdict.REJECT)
+
+    def published(self, held: Held, row: int) -> None:
+        """This row's dead letter is confirmed: acknowledge it."""
+        with self.lock:
+            lease, token = (held.adopted or {}).get(row, (held.lease, held.tokens[row]))
+        self._settle([Settlement(lease, Verdict.ACK, token, token)])
 
     def _forget_rows(self, held: Held, first: int, stop: int) -> None:
         for row in range(first, stop):
@@ -174,6 +218,9 @@ class Hands:
             held.sent = bytearray(len(held.batch))
         if held.sent is not None:
             held.sent[first:stop] = b"\x01" * (stop - first)
+        if verdict is Verdict.REJECT and self.dead is not None:
+            self.dead.add(self, held, first, stop)
+            return
         if held.adopted:
             own = [held.adopted.get(row, (held.lease, held.tokens[row])) for row in range(first, stop)]
             self._settle([Settlement(lease, verdict, token, token, delay) for lease, token in own])
@@ -226,7 +273,7 @@ class Hands:
         with self.lock:
             for held in list(self._open.values()):
                 if held.handed_at < before and held.open and id(held) not in spared:
-                    self.nack_run(held, 0, len(held.batch), 0.0)
+                    self.nack_run(held, 0, len(held.batch), 0.0, failed=self.dead is not None)
                     held.taken_back = True
                     self._open.pop(id(held), None)
 

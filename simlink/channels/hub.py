@@ -53,11 +53,15 @@ class Hub:
         if mode is Mode.QUEUE:
             self.subscriptions[name] = Subscription(self, name, private=False)
 
-    def subscribe(self, name: str | None, *, capacity: int, overflow: str = "block") -> Reader:
-        """A reader of the queue, of the named subscription (made if need be), or of a private one."""
+    def subscribe(self, name: str | None, *, capacity: int, overflow: str = "block", exclusive: bool = False) -> Reader:
+        """A reader of the queue, of the named subscription (made if need be), or of a private one.
+
+        Raises:
+            ConfigError: others read it that asked otherwise for ``exclusive``.
+        """
         with self.changed:
             if self.mode is Mode.QUEUE:
-                return self.subscriptions[self.name].attach(capacity)
+                return self.subscriptions[self.name].attach(capacity, exclusive=exclusive)
             private = name is None
             if name is None:
                 self._private += 1
@@ -66,7 +70,7 @@ class Hub:
             if subscription is None:
                 subscription = Subscription(self, name, private=private, overflow=overflow)
                 self.subscriptions[name] = subscription
-            return subscription.attach(capacity)
+            return subscription.attach(capacity, exclusive=exclusive)
 
     def unsubscribe(self, reader: Reader) -> None:
         """Close a reader; a private subscription goes with it."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simlink.channels.driver import Incoming, Settlement
+from simlink.channels.driver import Incoming, Lease, Settlement
 from simlink.channels.hands import Hands, Held
 from simlink.errors import DecodeError
 from simlink.message import Batch, Same, Verdict
 
 if TYPE_CHECKING:
+    from simlink.channels.deadletters import DeadLetters
     from simlink.channels.dedup import Deduplicator
     from simlink.serializers.serializer import Serializer
 
@@ -26,14 +27,21 @@ class Intake:
     settle: the driver's; second copies are acknowledged at once.
     serializer: what decodes, a batch at a time and not before somebody reads it.
     deduplicates: whether to look for second copies.
+    dead: the dead letters, where there are some.
     """
 
     def __init__(
-        self, settle: Callable[[Sequence[Settlement]], None], serializer: Serializer, *, deduplicates: bool
+        self,
+        settle: Callable[[Sequence[Settlement]], None],
+        serializer: Serializer,
+        *,
+        deduplicates: bool,
+        dead: DeadLetters | None = None,
     ) -> None:
-        self.hands = Hands(settle, self._forget)
+        self.hands = Hands(settle, self._forget, dead)
         self.counts = dict.fromkeys(("received", "redelivered", "duplicates", "undecodable"), 0)
         self._settle = settle
+        self._begun: list[Lease] = []
         self._serializer = serializer
         self._seen: Deduplicator | None = None
         if deduplicates:
@@ -53,15 +61,30 @@ class Intake:
         gone = set(self.hands.adopt(incoming)) if again else set()
         if self._seen is not None:
             gone |= self._second_copies(incoming, self._seen, gone)
+        if (late := self._came_too_often(incoming, gone)) is not None:
+            self.hands.bury(_rows(incoming, [late]))
+            gone.add(late)
         if gone:
             keep = [row for row in range(len(batch)) if row not in gone]
             if not keep:
                 return None
-            tokens = [incoming.tokens[row] for row in keep]
-            attempts = [incoming.attempts[row] for row in keep]
-            incoming = Incoming(batch.take(keep), tokens, attempts, incoming.lease)
+            incoming = _rows(incoming, keep)
         incoming.batch._decode = self._decode
         return self.hands.add(incoming)
+
+    def _came_too_often(self, incoming: Incoming, gone: set[int]) -> int | None:
+        """The row to bury unseen: the first under a hold, where it was handed out too often before.
+
+        Whoever was killed by a message held others behind it, which come again as often and are not at fault; so only
+        the first one is judged, and each in its turn, should it be the next to kill.
+        """
+        dead, lease = self.hands.dead, incoming.lease
+        if dead is None or dead.max_attempts is None or any(known is lease for known in self._begun):
+            return None
+        self._begun = [known for known in self._begun if known.valid]
+        self._begun.append(lease)
+        first = next((row for row in range(len(incoming.batch)) if row not in gone), None)
+        return first if first is not None and incoming.attempts[first] > dead.max_attempts else None
 
     def _decode(self, bodies: Sequence[bytes]) -> list[Any]:
         values = self._serializer.loads_many(bodies)
@@ -91,6 +114,12 @@ class Intake:
             tokens = [incoming.tokens[row] for row in sorted(rows)]
             self._settle([Settlement(incoming.lease, Verdict.ACK, token, token) for token in tokens])
         return rows
+
+
+def _rows(incoming: Incoming, rows: Sequence[int]) -> Incoming:
+    tokens = [incoming.tokens[row] for row in rows]
+    attempts = [incoming.attempts[row] for row in rows]
+    return Incoming(incoming.batch.take(rows), tokens, attempts, incoming.lease)
 
 
 def _by_producer(batch: Batch) -> Iterator[tuple[bytes, list[int] | None, Any]]:

@@ -157,7 +157,10 @@ class _MemoryReceiver(ReceiverDriver):
     def open(self, timeout: float) -> None:
         if self._reader is None:
             self._reader = self._hub.subscribe(
-                self._subscription, capacity=self._options.prefetch, overflow=self._options.overflow
+                self._subscription,
+                capacity=self._options.prefetch,
+                overflow=self._options.overflow,
+                exclusive=self._options.exclusive,
             )
 
     def receive(self, limit: int, timeout: float) -> Sequence[Incoming]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from simlink.channels.channel import Channel
+    from simlink.channels.deadletters import DeadLetters
     from simlink.serializers.serializer import Serializer
 
 __all__ = ["Receiver"]
@@ -73,6 +74,7 @@ class Receiver:
         prefetch: int,
         idle: float | None,
         settle_timeout: float | None,
+        dead: DeadLetters | None = None,
     ) -> None:
         self.channel = channel
         self.subscription = subscription
@@ -102,7 +104,8 @@ class Receiver:
         self._chunk = _FIRST_CHUNK
         caps = channel.capabilities
         brokered = caps.identity and not caps.brokerless and caps.kept is not Kept.IN_PROCESS
-        self._intake = Intake(driver.settle, serializer, deduplicates=brokered)
+        self._dead = dead
+        self._intake = Intake(driver.settle, serializer, deduplicates=brokered, dead=dead)
         self._hands = self._intake.hands
 
     # --- opening and closing ------------------------------------------------------------------------------------
@@ -187,6 +190,8 @@ class Receiver:
                         self._hands.closed = True
             finally:
                 self._hand = None
+                if self._dead is not None:
+                    self._dead.close(timeout / 2)
                 self._driver.close(timeout)
 
     def _last_verdict(self, error: BaseException | None) -> None:
@@ -199,6 +204,8 @@ class Receiver:
         # What was in hand is given back by the driver as it closes, in order and ahead of anything new.
         first = max(row, 0)
         self._settle_seen(hand, first)
+        if self._dead is not None and row >= 0 and not self._whole and self._dead.spent(hand.attempts[row]):
+            self._hands.nack_run(hand, row, row + 1, 0.0, failed=True)
         if isinstance(error, DecodeError):
             # A body that cannot be read will not be readable next time; the others were not at fault.
             for r, value in enumerate(hand.batch.outcomes[first:], first):
@@ -397,6 +404,8 @@ class Receiver:
 
     def _settle_seen(self, hand: Held, stop: int) -> None:
         if stop > self._flushed_row:
+            if self._dead is not None:
+                self._hands.reject_unreadable(hand, self._flushed_row, stop)
             self._hands.mark_run(hand, self._flushed_row, stop, Verdict.ACK)
             self._flushed_row = stop
 
@@ -544,7 +553,9 @@ class Receiver:
 
     def stats(self) -> dict[str, Any]:
         """Counts, what is in hand, and the driver's own figures."""
-        counts = {**self._intake.counts, **self._hands.counts}
+        counts: dict[str, Any] = {**self._intake.counts, **self._hands.counts}
+        if self._dead is not None:
+            counts["dead_letters"] = self._dead.stats()
         return {**counts, "in_hand": self._hands.in_hand, "driver": dict(self._driver.stats())}
 
     def __repr__(self) -> str:

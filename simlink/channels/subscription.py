@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simlink.channels.driver import Incoming, Lease, Settlement
+from simlink.errors import ConfigError
 from simlink.message import Batch, Same, Verdict
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Subscription:
         self.private = private
         self.overflow = overflow
         self.readers: list[Reader] = []
+        self.exclusive = False
         self.count = 0
         self.nbytes = 0
         self.next_offset = 0
@@ -190,8 +192,14 @@ class Subscription:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    def attach(self, capacity: int) -> Reader:
+    def attach(self, capacity: int, *, exclusive: bool = False) -> Reader:
         with self.hub.changed:
+            if self.readers and self.exclusive != exclusive:
+                raise ConfigError(
+                    f"{self.name!r} has receivers with exclusive={self.exclusive}; one with exclusive={exclusive} "
+                    "cannot join them"
+                )
+            self.exclusive = exclusive
             reader = Reader(self, capacity)
             self.readers.append(reader)
             if len(self.readers) > 1 and self._owner is None:
@@ -220,7 +228,9 @@ class Subscription:
                 self._release_due(now)
                 # A full reader still gets one message: a prefetch of 1 with one in hand would wait for ever.
                 room = min(limit, max(reader.capacity - reader.holding, 0 if reader.holding else 1))
-                if room > 0 and not reader.closed:
+                # Of exclusive readers the one that came first reads; the others stand by.
+                stands_by = self.exclusive and self.readers[:1] != [reader]
+                if room > 0 and not reader.closed and not stands_by:
                     if self._waiting and self._served is reader and not yielded:
                         # Somebody waits and this reader had the last turn; locks are not fair, so step aside once.
                         yielded = True
@@ -240,9 +250,9 @@ class Subscription:
                 wait = deadline - now
                 if self._delayed:
                     wait = min(wait, max(self._delayed[0][0] - now, 0.0))
-                self._waiting += 1
+                self._waiting += not stands_by
                 self.hub.changed.wait(min(wait, self.hub.poll))
-                self._waiting -= 1
+                self._waiting -= not stands_by
 
     def _share(self) -> int:
         """How many messages one reader may have now: all, or its part while others are waiting for some."""

@@ -35,6 +35,8 @@ _BATCH = 4096
 @click.option("--verify", "spec", metavar="SPEC", help="Compare with these records, made again.")
 @click.option("--seed", type=click.IntRange(min=0), help="What those were drawn from.")
 @click.option("--out", metavar="FILE|-", help="Append each record as a line of NDJSON, before it is acknowledged.")
+@click.option("--dead-letter", metavar="URL", help="Where messages go that cannot be read.")
+@click.option("--max-attempts", type=click.IntRange(min=1), help="And those that were handed out so often already.")
 @click.option("--timeout", type=float, default=30.0, show_default=True, metavar="S", help="Wait for the broker.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object on stdout.")
 def command(
@@ -48,6 +50,8 @@ def command(
     spec: str | None,
     seed: int | None,
     out: str | None,
+    dead_letter: str | None,
+    max_attempts: int | None,
     timeout: float,
     as_json: bool,
 ) -> int:
@@ -70,7 +74,9 @@ def command(
     with ExitStack() as stack:
         sink = None if out is None else stack.enter_context(_sink(out, reader))
         stack.enter_context(opened)
-        receiver = opened.receiver(subscription, start=start, idle=idle)
+        receiver = opened.receiver(
+            subscription, start=start, idle=idle, dead_letter=dead_letter, max_attempts=max_attempts
+        )
         verifier = None if source is None else Verifier(receiver, source, count=count)
 
         def stop(_number: int) -> None:
@@ -85,6 +91,8 @@ def command(
             books = _Books(receiver, verifier)
             for batch in _batches(receiver, verifier, count):
                 books.add(batch)
+                if dead_letter is not None:
+                    _ = batch.outcomes  # what cannot be read is known only once it was tried
                 if sink is not None:
                     sink.write(batch)
             books.look()
@@ -180,6 +188,10 @@ class _Books:
             "seed": seed,
         }
         report["ok"] = not report["undecodable"]
+        if "dead_letters" in stats:
+            # What cannot be read is put aside, as asked.
+            report["dead_letters"] = stats["dead_letters"]["sent"]
+            report["ok"] = not stats["dead_letters"]["waiting"]
         if self._verifier is not None:
             found = self._verifier.result().as_dict()
             found["latency_ms"] = report["latency_ms"]

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import psutil
 import pytest
 
+import simlink
 from simlink.channels.driver import Mode, OutcomeKind, ReceiverOptions, Settlement
 from simlink.channels.kafka import KafkaDriver
 from simlink.channels.url import parse_url
@@ -789,6 +790,35 @@ def test_what_cannot_be_is_refused_at_construction(url, options, error, says):
     with pytest.raises(error, match=says) as caught:
         KafkaDriver(parse_url(url), mode=Mode.QUEUE, **options)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "options"), [(Mode.QUEUE, {}), (Mode.TOPIC, {"partitions": 1})])
+def test_exclusive_needs_one_partition_and_a_group(scheme, mode, options):
+    driver = KafkaDriver(parse_url(f"{scheme}://h/a"), mode=mode, **options)
+
+    with pytest.raises(NotSupported, match="partitions=1 and share a group"):
+        driver.receiver(None, ReceiverOptions(exclusive=True))
+
+
+def test_of_exclusive_receivers_one_reads_and_the_other_takes_over(kafka_broker, scheme):
+    url = f"{kafka_broker.url.replace('kafka://', f'{scheme}://')}/t-{uuid.uuid4().hex[:12]}"
+    with simlink.queue(url, partitions=1, **QUICK) as orders:
+        with orders.receiver(exclusive=True) as one, orders.receiver(exclusive=True) as two:
+            orders.send_many(list(range(20)))
+            found = {one: [], two: []}
+            deadline = time.monotonic() + TIMEOUT
+            while sum(map(len, found.values())) < 20:
+                assert time.monotonic() < deadline
+                for rx, values in found.items():
+                    rx.idle = 0.2
+                    values += [delivery.value for delivery in rx]
+            first, second = (one, two) if found[one] else (two, one)
+            first.close()
+            orders.send_many(list(range(20, 40)))
+            after = second.take(20, timeout=TIMEOUT)
+        orders.delete()
+
+    assert (found[first], found[second], after) == (list(range(20)), [], list(range(20, 40)))
 
 
 @pytest.mark.parametrize("start", [-1, True, "latest", 1.5])

@@ -378,6 +378,20 @@ def test_a_body_that_cannot_be_read_is_told():
     assert "cannot be read" in done.stderr
 
 
+def test_what_cannot_be_read_goes_to_the_dead_letters():
+    with simlink.queue("tcp://127.0.0.1:0/dead", serializer=simlink.Bytes()) as dead, dead.receiver() as graves:
+        with Command(
+            "receive", "tcp://127.0.0.1:0/x", "--count", 2, "--json", "--dead-letter", graves.url, "--max-attempts", 3
+        ) as receiver:
+            with simlink.queue(receiver.ready(), serializer=simlink.Bytes()) as channel:
+                channel.send_many([b'{"a":1}', b"{nonsense"])
+            letter = graves.get(timeout=30).message
+            graves.acknowledge()
+            report = receiver.done(0).report
+    assert (report["undecodable"], report["dead_letters"], report["ok"]) == (1, 1, True)
+    assert (letter.body, letter.headers["simlink-reason"].partition(":")[0]) == (b"{nonsense", "undecodable")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_both_ends_drain_and_report_when_they_are_told_to_end(number, tmp_path):
     out = tmp_path / "out"

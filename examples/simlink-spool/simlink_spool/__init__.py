@@ -19,7 +19,7 @@ import msgspec
 
 from simlink.channels import driver as seam
 from simlink.channels.url import Target
-from simlink.errors import InvalidURL
+from simlink.errors import InvalidURL, NotSupported
 from simlink.message import Batch, Message, Verdict
 
 LOOK, CHUNK = 0.01, 4096  # seconds between two looks for new files; how many are listed ahead
@@ -42,6 +42,8 @@ class SpoolDriver(seam.Driver):
         return SpoolSender(self)
 
     def receiver(self, subscription: str | None, options: seam.ReceiverOptions) -> seam.ReceiverDriver:
+        if options.exclusive:
+            raise NotSupported(f"{self.target}: exclusive=True: any number of receivers share a spool")
         return SpoolReceiver(self, subscription, options)
 
     def shelf(self, subscription: str | None) -> Path:
@@ -51,10 +53,7 @@ class SpoolDriver(seam.Driver):
         return [self.root] if self.mode is seam.Mode.QUEUE else list(self.root.glob("[@~]*"))
 
     def purge(self, timeout: float) -> int:
-        waiting = [file for shelf in self.shelves() for file in shelf.glob("new/*")]
-        for file in waiting:
-            file.unlink(missing_ok=True)
-        return len(waiting)
+        return len([file.unlink(missing_ok=True) for shelf in self.shelves() for file in shelf.glob("new/*")])
 
     def delete(self, timeout: float) -> None:
         shutil.rmtree(self.root, ignore_errors=True)

@@ -74,6 +74,11 @@ class KafkaDriver(Driver):
             raise NotSupported(f"at={options.at!r}: a Kafka receiver binds no address")
         if options.overflow != "block":
             raise NotSupported(f"overflow={options.overflow!r}: a Kafka topic keeps what its receivers have not read")
+        if options.exclusive and (self.settings.partitions != 1 or self.settings.group_of(subscription) is None):
+            raise NotSupported(
+                "exclusive=True: Kafka keeps each key's order over receivers that share the partitions; for one "
+                "receiver at a time give partitions=1 and share a group"
+            )
         if options.extra:
             raise ConfigError(f"unknown receiver options for Kafka: {', '.join(sorted(options.extra))}")
         return KafkaReceiver(self._client, self.settings, self.settings.group_of(subscription), options)

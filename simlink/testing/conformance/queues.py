@@ -63,6 +63,46 @@ def keys_arrive(h: Harness) -> None:
 
 
 @case(Q, lambda c: c.headers)
+def a_trace_context_passes_through_untouched(h: Harness) -> None:
+    """W3C Trace Context, https://www.w3.org/TR/trace-context/: header names in lower case, values as they are."""
+    headers = {
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE",
+        "baggage": "userId=alice,serverNode=DF%2028;p=1",
+    }
+    with h.queue() as channel, channel.receiver() as rx:
+        channel.send({"a": 1}, headers=headers, timeout=h.patience)
+        channel.send_many([{"a": i} for i in (2, 3)], headers=headers, timeout=h.patience)
+        found = [dict(rx.get(timeout=h.patience).message.headers) for _ in range(3)]
+
+        assert [headers] * 3 == found
+
+
+@case(Q, lambda c: c.headers and c.keys and c.identity)
+def all_that_a_message_has_arrives_together(h: Harness) -> None:
+    """In one batch, each row with its own: nothing of one message may end up with another."""
+    sent = [
+        Message(
+            body=b"%d" % i,
+            key=b"k%d" % i,
+            headers={"n": str(i), **({"traceparent": f"00-{i:032x}-{i + 1:016x}-01"} if i % 2 else {})},
+            content_type="application/json" if i % 3 else "text/plain; charset=utf-8",
+            producer=bytes(15) + b"\x07",
+            sequence=i,
+            timestamp=1_700_000_000_000_001 + i,
+        )
+        for i in range(40)
+    ]
+    with h.queue() as channel, channel.receiver() as rx:
+        channel.send_many(sent, timeout=h.patience)
+        found = sorted((rx.get(timeout=h.patience).message for _ in sent), key=lambda m: int(m.body))
+
+    assert [(m.body, m.key, dict(m.headers), m.content_type, m.sequence, m.timestamp) for m in sent] == [
+        (m.body, m.key, dict(m.headers), m.content_type, m.sequence, m.timestamp) for m in found
+    ]
+
+
+@case(Q, lambda c: c.headers)
 def headers_and_content_type_arrive(h: Harness) -> None:
     headers = {"trace": "7f", "x-empty": "", "x-odd": "a=b; c, ü ☃ \"quoted\" 'single' \\", "CamelCase": "kept"}
     with h.queue() as channel, channel.receiver() as rx:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from simlink.channels.driver import Mode, Nack, Order
-from simlink.errors import AlreadySettled, DecodeError, ReceiveTimeout
+from simlink.channels.receiver import Receiver
+from simlink.errors import AlreadySettled, DecodeError, NotSupported, ReceiveTimeout
 from simlink.message import Batch
 from simlink.testing.conformance.harness import Harness, case
 from simlink.testing.conformance.queues import collect
@@ -85,6 +87,58 @@ def a_rejected_message_is_gone(h: Harness) -> None:
             nothing_more(rx, h)
         with channel.receiver() as rx:
             nothing_more(rx, h)
+
+
+@case(Q, lambda c: c.headers)
+def a_dead_letter_arrives_with_reason_and_origin(h: Harness) -> None:
+    with h.queue() as channel, h.queue() as dead, dead.receiver() as graves:
+        with channel.receiver(settle="manual", dead_letter=dead) as rx:
+            channel.send({"a": 1}, key="k", headers={"trace": "7f"}, timeout=h.patience)
+            assert rx.get(timeout=h.patience).reject()
+            letter = graves.get(timeout=h.patience)
+            found = dict(letter.message.headers)
+        with channel.receiver() as rx:
+            nothing_more(rx, h)
+
+    origin = found.pop("simlink-origin", "")
+    assert letter.value == {"a": 1}
+    assert origin.startswith(channel._producer.hex()) or not channel.capabilities.identity, origin
+    assert found == {
+        "trace": "7f",
+        "simlink-reason": "rejected",
+        "simlink-attempts": "1",
+        "simlink-origin-url": channel.url,
+    }
+
+
+@case(Q)
+def an_exclusive_receiver_reads_alone_or_is_refused(h: Harness) -> None:
+    with h.queue() as channel:
+        try:
+            one = channel.receiver(exclusive=True, prefetch=1)
+        except NotSupported:
+            return
+        with one, channel.receiver(exclusive=True, prefetch=1) as two:
+            channel.send_many([{"i": i} for i in range(40)], key="i", timeout=h.patience)
+            got = {rx: _one_or_none(rx, h) for rx in (one, two)}
+            readers = [rx for rx, value in got.items() if value is not None]
+            assert len(readers) == 1, f"{len(readers)} of two exclusive receivers got something"
+            first, second = (one, two) if readers == [one] else (two, one)
+            rest = collect(first, 39, h)
+            nothing_more(second, h)
+            first.close()
+            channel.send_many([{"i": i} for i in range(40, 80)], key="i", timeout=h.patience)
+            after = collect(second, 40, h)
+
+    assert list(range(40)) == sorted(value["i"] for value in [got[first], *rest])
+    assert list(range(40, 80)) == sorted(value["i"] for value in after)
+
+
+def _one_or_none(receiver: Receiver, h: Harness) -> Any:
+    try:
+        return receiver.get(timeout=max(1.0, 2 * h.quiet)).value
+    except ReceiveTimeout:
+        return None
 
 
 @case(Q)
