@@ -90,10 +90,11 @@ def read_rows(rows: Sequence[Delivered], *, topic: bool) -> Batch:
     n = len(rows)
     methods, properties, bodies = zip(*rows, strict=True)
     tables = [p.headers or {} for p in properties]
-    ids = [table.pop(ID_HEADER, None) for table in tables]
-    keys: Sequence[bytes | None] = [_bytes(table.pop(KEY_HEADER, None)) for table in tables]
+    ids = _column([table.pop(ID_HEADER, None) for table in tables])
+    keys = _column([table.pop(KEY_HEADER, None) for table in tables])
     if topic:
-        keys = [_bytes(m.routing_key or None) if k is None else k for m, k in zip(methods, keys, strict=True)]
+        routes = _column([m.routing_key or None for m in methods])
+        keys = routes if isinstance(keys, Same) else [r if k is None else k for k, r in zip(keys, routes, strict=True)]
     users: Sequence[Mapping[str, str]] = Same(EMPTY_HEADERS, n)
     if any(tables):
         users = [_headers(table) for table in tables]
@@ -111,7 +112,7 @@ def read_rows(rows: Sequence[Delivered], *, topic: bool) -> Batch:
 
 def attempts_of(rows: Sequence[Delivered]) -> list[int] | None:
     """How often each was handed out, as far as the broker knows; None where all are fresh. Before `read_rows`."""
-    if not any(method.redelivered for method, _, _ in rows):
+    if True not in [method.redelivered for method, _, _ in rows]:
         return None
     out = []
     for method, properties, _ in rows:
@@ -122,12 +123,11 @@ def attempts_of(rows: Sequence[Delivered]) -> list[int] | None:
     return out
 
 
-def _identities(ids: Sequence[Any], properties: Sequence[Any]) -> Identities:
+def _identities(ids: Sequence[bytes | None], properties: Sequence[Any]) -> Identities:
     n = len(ids)
-    if ids.count(None) == n:
-        stamps = [_stamp(p) for p in properties]
-        return Identities(Same(None, n), Same(None, n), stamps)
-    found = parse_identities([_bytes(i) if isinstance(i, str | bytes) else None for i in ids])
+    if isinstance(ids, Same):
+        return Identities(Same(None, n), Same(None, n), [_stamp(p) for p in properties])
+    found = parse_identities(ids)
     if isinstance(found.producers, Same) or None not in found.producers:
         return found
     rows = zip(found.producers, found.timestamps, properties, strict=True)
@@ -147,6 +147,16 @@ def _kinds(values: Sequence[Any]) -> Sequence[str | None]:
 
 def _headers(table: Mapping[Any, Any]) -> Mapping[str, str]:
     return {_text(name): _text(value) for name, value in table.items()} or EMPTY_HEADERS
+
+
+def _column(values: list[Any]) -> Sequence[bytes | None]:
+    """Texts, byte arrays and what else others may send, as bytes; in the common cases at once."""
+    if values.count(None) == len(values):
+        return Same(None, len(values))
+    try:
+        return [value.encode() for value in values]
+    except AttributeError:  # not text, all of it
+        return [_bytes(value) for value in values]
 
 
 def _bytes(value: Any) -> bytes | None:
