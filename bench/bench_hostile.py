@@ -55,10 +55,10 @@ def main() -> None:
         return
     for scheme, row in found.items():
         a, b = row["alone"], row["beside"]
-        print(
-            f"{scheme:5} alone p50 {a['p50']:6.2f} p99 {a['p99']:6.2f} ms   beside p50 {b['p50']:6.2f} p99 {b['p99']:6.2f} ms"
-            f"   {b['sends']} sends   closed {sum(row['closed'].values())} of {3 * options.each}, slowest {row['slowest']:.1f} s"
-        )
+        for when, of in (("alone", a), ("beside", b)):
+            print(f"{scheme:5} {when:6} p50 {of['p50']:7.2f} ms  p99 {of['p99']:7.2f} ms")
+        closed = sum(row["closed"].values())
+        print(f"      {b['sends']} sends; {closed} of {3 * options.each} closed, slowest {row['slowest']:.1f} s")
 
 
 if __name__ == "__main__":
