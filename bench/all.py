@@ -171,6 +171,22 @@ def rabbitmq(quick: bool) -> Iterator[Row]:
     yield Row(what, f"{ours:.0f} µs", f"pika by hand: {raw:.0f} µs", f"{ratio:.2f}×", "≤ 2×", ratio <= 2)
 
 
+def hostile(quick: bool) -> Iterator[Row]:
+    found = ask("hostile", *(["--each", "100"] if quick else []))
+    each = found["each"]
+    for scheme, row in found["transports"].items():
+        beside, alone = row["beside"]["p99"], row["alone"]["p99"]
+        closed = sum(row["closed"].values())
+        yield Row(
+            f"{scheme}, one waiting send beside {3 * each:,} slow peers, p99",
+            f"{beside:.1f} ms; {closed:,} closed, the slowest after {row['slowest']:.1f} s",
+            f"alone: {alone:.1f} ms",
+            f"{beside / alone:.2f}×",
+            "≤ 100 ms, all closed",
+            beside <= 100 and closed == 3 * each,
+        )
+
+
 def pace(quick: bool) -> Iterator[Row]:
     for row in ask("pace", *(["--seconds", "2", "--repeat", "1"] if quick else [])):
         off, lag = abs(row["reached"] / row["asked"] - 1), row["lag_p99_ms"]
@@ -251,7 +267,21 @@ def main() -> None:
     options = parser.parse_args()
     where = machine()
     rows: list[Row] = []
-    for question in (generated, memory, tcp, encrypted, http, grpc, kafka, rabbitmq, redis, pace, starting, soak):
+    for question in (
+        generated,
+        memory,
+        tcp,
+        encrypted,
+        http,
+        grpc,
+        kafka,
+        rabbitmq,
+        redis,
+        hostile,
+        pace,
+        starting,
+        soak,
+    ):
         rows += question(options.quick)
     text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)

@@ -117,7 +117,8 @@ class Deduplicator:
         else:
             numbers = np.asarray(sequences, np.int64)
             high = int(numbers.max()) + 1
-            numbers = numbers[numbers >= known.floor]
+            # What would be forgotten at once, because the batch itself goes so far beyond it, is not noted at all.
+            numbers = numbers[numbers >= max(known.floor, high - self.window)]
             for block, rows in _by_block(numbers):
                 bits = _writable(known, block)
                 bits[numbers[rows] & (_BLOCK - 1)] = True
@@ -187,5 +188,9 @@ def _pieces(start: int, stop: int) -> Iterator[tuple[int, int, int]]:
 def _by_block(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """``(block, indices of the numbers in it)``."""
     blocks = numbers >> _SHIFT
-    for block in np.unique(blocks):
-        yield int(block), np.flatnonzero(blocks == block)
+    # Sorted once: whoever spreads a batch over as many blocks as it has rows shall not cost their product.
+    order = np.argsort(blocks, kind="stable")
+    ordered = blocks[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+    for rows in np.split(order, starts[1:]) if len(order) else ():
+        yield int(blocks[rows[0]]), rows

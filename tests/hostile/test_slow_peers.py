@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("grpc", reason="grpcio is not installed: pip install 'simlink[grpc]'")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'simlink[http]'")
 
-from tests.support.bystander import GoodClient, Victim, crowd  # noqa: E402  # behind the skip
+from tests.support.bystander import GoodClient, Victim, crowd  # behind the skip
 
 EACH = 500
 ALLOWANCE = 2.0

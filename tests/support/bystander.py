@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 from simlink.channels.channel import queue
 from simlink.errors import SimlinkError
@@ -55,7 +56,7 @@ class Victim:
         """MiB above what it had when it was ready."""
         return self.rss() - self.at_rest
 
-    def __enter__(self) -> Victim:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,12 +103,17 @@ class GoodClient:
         finally:
             self._first.set()
 
+    def until(self, sends: int) -> None:
+        """Wait until so many messages were sent, or one has failed."""
+        while len(self.waits) < sends and self.failure is None:
+            self._thread.join(0.01)
+
     def p(self, share: float) -> float:
         """A quantile of the waits, in milliseconds."""
         ordered = sorted(self.waits)
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
 
-    def __enter__(self) -> GoodClient:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._first.wait(30.0)
         return self

@@ -257,7 +257,7 @@ def test_what_was_published_is_remembered_by_identity_and_nothing_else(desk):
         for incoming in reader.receive(100, 0.0):
             settle(reader, incoming, Verdict.REJECT)
         desk.reception.pump()
-    plain = desk.reception._places["orders"].destination._plain
+    plain = desk.reception._places["orders"].destination._plain[b""]
     assert desk.reception.stats("orders")["duplicates"] == 490
     assert (len(plain._new_rejected), len(plain._rejected), len(plain.resolved)) == (0, 0, 0)
 

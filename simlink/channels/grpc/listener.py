@@ -196,7 +196,10 @@ class Listener:
     async def _serve(self) -> None:
         token = self.settings.token
         server = grpc.aio.server(
-            interceptors=(*(() if token is None else (TokenCheck(token.secret),)), Patience(self.settings.frame_timeout)),
+            interceptors=(
+                *(() if token is None else (TokenCheck(token.secret),)),
+                Patience(self.settings.frame_timeout),
+            ),
             options=server_arguments(self.settings),
             # Streams are counted by the reception, which says why it refuses; this bounds all the other calls.
             maximum_concurrent_rpcs=2 * self.settings.max_connections,

@@ -230,9 +230,7 @@ class Destination:
     def published_and_open(self) -> int:
         """How many messages that came by `publish` are not settled."""
         return sum(
-            stop - first
-            for link in self._plain.values()
-            for first, stop in link.resolved.missing(0, link.accepted)
+            stop - first for link in self._plain.values() for first, stop in link.resolved.missing(0, link.accepted)
         )
 
     # --- into the hub -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 from simlink.channels import tls
+
 __all__ = ["SecureSocket"]
 
 _RECEIVE = 64 * 1024

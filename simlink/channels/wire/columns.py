@@ -13,14 +13,19 @@ from typing import Any, cast
 import numpy as np
 
 from simlink.channels.wire import wire_pb2 as pb
-from simlink.channels.wire.frames import FrameError
+from simlink.channels.wire.frames import Code, FrameError
 from simlink.message import EMPTY_HEADERS, Batch, Same
 
-__all__ = ["MAX_SEQUENCE", "PRODUCER_BYTES", "read_batch", "write_batch"]
+__all__ = ["MAX_HEADERS", "MAX_SEQUENCE", "PRODUCER_BYTES", "read_batch", "write_batch"]
 
 PRODUCER_BYTES = 16
 MAX_SEQUENCE = 2**63 - 1
 """Sequences and positions stay below 2^63, so that every language and NumPy has them as signed integers."""
+
+MAX_HEADERS = 2**18
+"""Headers in one frame, those of all its messages together; where all messages have the same ones, these count once.
+A header costs two bytes on the wire, and one that all messages share none at all for a message, but a hundred in memory
+for each: the length of a frame does not bound what it becomes."""
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -89,11 +94,15 @@ def _write_headers(headers: Sequence[Mapping[str, str]], n: int, out: pb.Batch) 
     if not n:
         return
     first = headers[0]
-    if isinstance(headers, Same) or all(h is first or h == first for h in headers):
+    alike = isinstance(headers, Same) or all(h is first or h == first for h in headers)
+    names = dict.fromkeys(first) if alike else dict.fromkeys(name for h in headers for name in h)
+    # Absent ones are written as well, as empty texts, where other messages have them.
+    if (count := len(names) * (1 if alike else n)) > MAX_HEADERS:
+        raise ValueError(f"{count} headers, and a frame takes at most {MAX_HEADERS}")
+    if alike:
         for name, value in first.items():
             out.headers.add(name=name, values=[value])
         return
-    names = dict.fromkeys(name for h in headers for name in h)
     for name in names:
         column = [h.get(name) for h in headers]
         present = _bits(column)
@@ -229,6 +238,10 @@ def _read_content_types(wire: pb.Batch, n: int) -> Sequence[str | None]:
 def _read_headers(wire: pb.Batch, n: int) -> Sequence[Mapping[str, str]]:
     if not n:
         raise FrameError("headers without messages")
+    if len(wire.headers) > MAX_HEADERS:
+        raise FrameError(
+            f"a frame with {len(wire.headers)} headers, and at most {MAX_HEADERS} are allowed", Code.TOO_LARGE
+        )
     shared: dict[str, str] = {}
     own: list[tuple[str, list[str], list[bool] | None]] = []
     for column in wire.headers:
@@ -242,6 +255,9 @@ def _read_headers(wire: pb.Batch, n: int) -> Sequence[Mapping[str, str]]:
             shared[column.name] = column.values[0]
         else:
             own.append((column.name, list(column.values), present))
+    cells = len(shared) * (n if own else 1) + sum(len(values) for _, values, _ in own)
+    if cells > MAX_HEADERS:
+        raise FrameError(f"a frame with {cells} headers, and at most {MAX_HEADERS} are allowed", Code.TOO_LARGE)
     if not own:
         return Same(MappingProxyType(shared), n)
     rows: list[dict[str, str]] = [dict(shared) for _ in range(n)]
