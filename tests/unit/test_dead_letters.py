@@ -1,4 +1,4 @@
-"""Dead letters over memory: what goes there, what it carries, and that nothing is acknowledged before it is confirmed."""
+"""Dead letters over memory: what goes there, what it carries, and what is acknowledged when."""
 
 import threading
 import time
@@ -134,7 +134,8 @@ def test_what_is_in_hand_when_an_exception_ends_the_receiver_has_failed(names):
     with simlink.queue(url) as orders, simlink.queue(dead_url) as dead, dead.receiver() as graves:
         orders.send_many(["poison", "fine"])
         for _ in range(2):
-            with pytest.raises(RuntimeError), orders.receiver(dead_letter=dead_url, max_attempts=2, prefetch=1) as rx:
+            rx = orders.receiver(dead_letter=dead_url, max_attempts=2, prefetch=1)
+            with pytest.raises(RuntimeError), rx:  # noqa: PT012  # what is in hand as the block ends is what is tried
                 delivery = rx.get(timeout=PATIENCE)
                 seen.append((delivery.value, delivery.attempt))
                 raise RuntimeError("the handler fell over")
