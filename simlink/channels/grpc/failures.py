@@ -23,6 +23,7 @@ STATUS_OF = {
     Code.CLOSING: grpc.StatusCode.UNAVAILABLE,
     Code.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Code.REPLACED: grpc.StatusCode.ABORTED,
+    Code.SECRET: grpc.StatusCode.UNAUTHENTICATED,
 }
 """The status that ends a call whose last frame was an Error."""
 
