@@ -282,7 +282,13 @@ def main() -> None:
         starting,
         soak,
     ):
-        rows += question(options.quick)
+        try:
+            rows += question(options.quick)
+        except subprocess.CalledProcessError as error:
+            # The others are still worth having, and the page says that this one is missing.
+            rows.append(
+                Row(f"bench of {question.__name__}", "did not finish", f"exit {error.returncode}", "", "", False)
+            )
     text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)
     if options.out:
