@@ -15,6 +15,7 @@ import pytest
 import simlink
 from simlink.channels.driver import Mode, ReceiverOptions, Settlement
 from simlink.channels.redis import RedisDriver
+from simlink.channels.redis.failures import Lost
 from simlink.channels.url import parse_url
 from simlink.errors import ConfigError, ReceiveError, ReceiveTimeout
 from simlink.message import Verdict
@@ -47,6 +48,39 @@ def nothing_more(rx, seconds=0.3):
 
 def groups_of(client, key):
     return [group["name"].decode() for group in client.xinfo_groups(key)]
+
+
+def test_a_connection_that_breaks_behind_a_hand_out_does_not_take_it_along(url, monkeypatch):
+    with simlink.queue(url) as orders:
+        orders.send_many(list(range(600)))
+    driver = RedisDriver(parse_url(url), mode=Mode.QUEUE).receiver(None, ReceiverOptions(prefetch=500))
+    driver.open(TIMEOUT)
+    ask, broken = driver._ask, []
+
+    def break_first(wire, count, wait):
+        # Without a time to wait it asks ahead, with messages in its hands.
+        if wait is None and not broken:
+            broken.append(count)
+            wire.close()
+            raise Lost("gone")
+        return ask(wire, count, wait)
+
+    monkeypatch.setattr(driver, "_ask", break_first)
+    try:
+        seen = []
+        while len(seen) < 600:
+            try:
+                incoming = driver.receive(100, TIMEOUT)
+            except ReceiveError:
+                driver.open(TIMEOUT)
+                continue
+            for part in incoming:
+                seen += part.batch.bodies
+                driver.settle([Settlement(part.lease, Verdict.ACK, part.tokens[0], part.tokens[-1])])
+        assert broken
+        assert seen == [b"%d" % number for number in range(600)]
+    finally:
+        driver.close(TIMEOUT)
 
 
 # --- who holds what -----------------------------------------------------------------------------------------------

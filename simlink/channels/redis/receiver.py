@@ -11,6 +11,7 @@ and they leave a note.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -231,7 +232,10 @@ class RedisReceiver(ReceiverDriver):
         """Let the server look for the next messages while the application works on these."""
         room = self._room()
         if room > 0 and self._source.ready and self._sound():
-            self._ask(wire, min(limit, room), None)
+            # A connection that breaks here must not take those with it that are on their way to the application: to us
+            # they are handed out, so nobody would hand them out again. The next call meets the error.
+            with contextlib.suppress(Lost, OSError):
+                self._ask(wire, min(limit, room), None)
 
     def _sound(self) -> bool:
         return all(lane.sound for lane in self._source.lanes)
