@@ -164,10 +164,12 @@ class RabbitMQReceiver(ReceiverDriver):
                 raise self._lost(hold)
             room = self._room(hold)
             if room and hold.buffer:
-                self._gather(hold, min(limit, room, ENOUGH), left(deadline))
+                # Half of the credit at most, so that the broker sends the other half while this one is worked on.
+                most = min(limit, room, max(1, hold.credit // 2))
+                self._gather(hold, min(most, ENOUGH), left(deadline))
                 if not hold.link.alive:
                     continue
-                return [self._hand_out(hold, min(limit, room))]
+                return [self._hand_out(hold, most)]
             wait = left(deadline)
             if self._woken or not wait:
                 self._woken = False
@@ -252,8 +254,6 @@ class RabbitMQReceiver(ReceiverDriver):
     def _gather(self, hold: _Hold, enough: int, wait: float) -> None:
         """In a flow, let a few more come before they are handed out."""
         now = time.monotonic()
-        # Half of the credit: the rest is on its way, or waits for what is handed out now to be acknowledged.
-        enough = min(enough, hold.credit // 2)
         flowing = self._last_size >= FLOW and now - self._last_time < 4 * PATIENCE
         if flowing and wait and not self._woken and len(hold.buffer) < enough:
             self._hungry = enough
