@@ -123,7 +123,7 @@ def prepare_sender(link: Link, settings: Settings, deadline: float) -> None:
         # How a queue is made is its receivers' business (one of them may be exclusive): a sender whose options do not
         # say anything about it takes the queue that is there.
         if settings.particular or not setup.queue_exists(queue):
-            _queue(setup, link, settings, queue, exclusive=False)
+            _queue_of_sender(setup, link, settings, queue)
     finally:
         setup.close()
 
@@ -163,6 +163,19 @@ def _exchange(setup: Setup, settings: Settings) -> None:
         setup.declare_exchange(exchange, settings.kind)
     elif not setup.exchange_exists(exchange):
         raise ConfigError(f"there is no exchange {exchange!r} at {settings.servers}, and declare=false makes none")
+
+
+def _queue_of_sender(setup: Setup, link: Link, settings: Settings, queue: str) -> None:
+    try:
+        _queue(setup, link, settings, queue, exclusive=False)
+    except ConfigError as error:
+        if settings.single_active_consumer is not None:
+            raise
+        # It differs. Where that is no more than that its receiver asked to be alone, it is the receiver's business.
+        try:
+            _queue(setup, link, settings, queue, exclusive=True)
+        except ConfigError:
+            raise error from error.__cause__
 
 
 def _queue(setup: Setup, link: Link, settings: Settings, queue: str, *, exclusive: bool) -> None:
