@@ -39,7 +39,7 @@ proto: $(VENV)/.simlink-all  ## make the committed Protobuf code again
 	$(BIN)/python scripts/make-protos
 
 setup: $(VENV)/.simlink-all  ## install everything: Python packages, brokers and build tools (the latter as root)
-	scripts/setup-debian brokers java
+	scripts/setup-debian brokers java clients
 	@# Kafka's jars: here, where a slow network is in nobody's way. What is missing is told, and tests that need it skip.
 	@$(BIN)/python -m simlink.testing.brokers || true
 
