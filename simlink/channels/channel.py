@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from simlink.channels.cloudevents import CloudEvents
     from simlink.channels.driver import Driver
     from simlink.channels.receiver import Receiver
 
@@ -47,6 +48,9 @@ _OPTIONS: Mapping[str, Option] = {
     "window_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes of bodies and keys", minimum=1),
     "max_message_bytes": Option(int, None, "the largest body that may be sent; none of our own by default", minimum=1),
     "close_timeout": Option(float, 30.0, "seconds that leaving the `with` block may take to drain", minimum=0),
+    "envelope": Option(str, "none", "what messages are wrapped in", choices=("none", "cloudevents")),
+    "event_source": Option(str, None, "the source of CloudEvents that do not name their own; /NAME by default"),
+    "event_type": Option(str, None, "the type of those; simlink.message by default"),
 }
 
 
@@ -79,6 +83,7 @@ class Channel:
         self._serializer = serializer
         self._driver: Driver = cls(target, mode=mode, **chosen)
         self.capabilities: Capabilities = self._driver.capabilities()
+        self._envelope = self._enveloped(target.scheme)
         self._guard = threading.RLock()
         self._sender: Sender | None = None
         self._receivers: list[Receiver] = []
@@ -86,6 +91,18 @@ class Channel:
         self._pid = os.getpid()
         self._producer = secrets.token_bytes(16)
         self._sequence = 0
+
+    def _enveloped(self, scheme: str) -> CloudEvents | None:
+        source, kind = self._options["event_source"], self._options["event_type"]
+        if self._options["envelope"] == "none":
+            if (source, kind) != (None, None):
+                raise ConfigError(f"{self.url}: event_source= and event_type= go with envelope='cloudevents'")
+            return None
+        if not self.capabilities.headers:
+            raise NotSupported(f"{self.url}: an envelope is in the headers, and this transport carries none")
+        from simlink.channels.cloudevents import CloudEvents
+
+        return CloudEvents(scheme, self.name, source=source, type=kind)
 
     # --- sending ------------------------------------------------------------------------------------------------
 
@@ -231,10 +248,13 @@ class Channel:
         has taken it. Waits up to ``timeout`` seconds for a peer and for room.
 
         Raises:
-            SendError: a body is larger than ``max_message_bytes``. Otherwise as `send`.
+            SendError: a body is larger than ``max_message_bytes``. EncodeError: a header that the envelope cannot take.
+            Otherwise as `send`.
         """
         self._check_open()
         self._check_sizes(batch)
+        if self._envelope is not None:
+            batch = self._envelope.wrap(batch)
         return self.sender.submit(batch, timeout, totals)
 
     def _check_sizes(self, batch: Batch) -> None:
@@ -369,6 +389,7 @@ class Channel:
             idle=idle,
             settle_timeout=settle_timeout,
             dead=dead,
+            envelope=self._envelope,
         )
         with self._guard:
             self._receivers = [r for r in self._receivers if not r.closed]
@@ -460,7 +481,8 @@ def queue(url: str, *, serializer: Serializer | None = None, **options: Any) -> 
         url: ``scheme://host:port/name``; what a transport takes besides stands behind ``?``.
         serializer: values ↔ bytes; `Json()` by default.
         options: ``window`` (65,536 messages), ``window_bytes`` (16 MiB), ``max_message_bytes``, ``close_timeout``
-            (30 s), and the transport's own. An unknown one is refused.
+            (30 s), ``envelope`` ("cloudevents") with ``event_source`` and ``event_type``, and the transport's own. An
+            unknown one is refused.
 
     Raises:
         InvalidURL, UnknownScheme, ConfigError, NotSupported, MissingExtra: before any I/O.

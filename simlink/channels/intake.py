@@ -15,6 +15,7 @@ from simlink.errors import DecodeError
 from simlink.message import Batch, Same, Verdict
 
 if TYPE_CHECKING:
+    from simlink.channels.cloudevents import CloudEvents
     from simlink.channels.deadletters import DeadLetters
     from simlink.channels.dedup import Deduplicator
     from simlink.serializers.serializer import Serializer
@@ -28,6 +29,7 @@ class Intake:
     serializer: what decodes, a batch at a time and not before somebody reads it.
     deduplicates: whether to look for second copies.
     dead: the dead letters, where there are some.
+    envelope: what messages are wrapped in, where they are.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class Intake:
         *,
         deduplicates: bool,
         dead: DeadLetters | None = None,
+        envelope: CloudEvents | None = None,
     ) -> None:
         self.hands = Hands(settle, self._forget, dead)
         self.counts = dict.fromkeys(("received", "redelivered", "duplicates", "undecodable"), 0)
         self._settle = settle
         self._begun: list[Lease] = []
         self._serializer = serializer
+        self._envelope = envelope
         self._seen: Deduplicator | None = None
         if deduplicates:
             from simlink.channels.dedup import Deduplicator
@@ -54,6 +58,8 @@ class Intake:
         batch = incoming.batch
         if not len(batch):
             return None
+        if self._envelope is not None:
+            batch = incoming.batch = self._envelope.unwrap(batch)
         fresh = isinstance(incoming.attempts, Same) and incoming.attempts.value == 1
         again = 0 if fresh else sum(1 for attempt in incoming.attempts if attempt > 1)
         self.counts["received"] += len(batch)

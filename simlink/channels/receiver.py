@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from simlink.channels.channel import Channel
+    from simlink.channels.cloudevents import CloudEvents
     from simlink.channels.deadletters import DeadLetters
     from simlink.serializers.serializer import Serializer
 
@@ -75,6 +76,7 @@ class Receiver:
         idle: float | None,
         settle_timeout: float | None,
         dead: DeadLetters | None = None,
+        envelope: CloudEvents | None = None,
     ) -> None:
         self.channel = channel
         self.subscription = subscription
@@ -105,7 +107,7 @@ class Receiver:
         caps = channel.capabilities
         brokered = caps.identity and not caps.brokerless and caps.kept is not Kept.IN_PROCESS
         self._dead = dead
-        self._intake = Intake(driver.settle, serializer, deduplicates=brokered, dead=dead)
+        self._intake = Intake(driver.settle, serializer, deduplicates=brokered, dead=dead, envelope=envelope)
         self._hands = self._intake.hands
 
     # --- opening and closing ------------------------------------------------------------------------------------

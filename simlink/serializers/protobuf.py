@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from simlink.serializers.protobuf_codec import Codec
+    from simlink.serializers.schema_registry import Framing
 
 __all__ = ["DEFAULT_PACKAGE", "Protobuf"]
 
@@ -40,20 +41,41 @@ class Protobuf(Serializer):
         message: a message class, a generator (anything with a ``schema``), or a Schema.
         package: the package of a derived message. Default: ``simlink.generated``.
         name: the name of a derived message. Default: the record's name in CamelCase.
+        registry: the URL of a Confluent Schema Registry, ``http[s]://[user:password@]host[:port]``. Every body then has
+            that company's frame (`simlink.serializers.schema_registry`). The schema is registered when the first
+            message is written; those of what comes are looked up, and must be of this message. Ids are kept.
+        subject: what it is registered under. Default: the message's full name (Confluent's RecordNameStrategy); for its
+            TopicNameStrategy, which is its clients' default, give ``"TOPIC-value"``.
+        schema_id: the id to write, where it is known: nothing is registered, and without ``registry`` nothing is asked;
+            what comes is then taken with any id, at this message's index.
 
     Attributes:
         message_class: the message class, given or derived.
 
     Raises:
         ConfigError: neither a class nor a record; a field whose type is not known, or whose name is no identifier (it
-            is named); ``package`` or ``name`` given beside a class.
+            is named); ``package`` or ``name`` given beside a class; a registry's URL that is none.
+        ConnectError: from ``dumps`` and ``loads``: the registry does not answer.
     """
 
     content_type: ClassVar[str] = "application/protobuf"
 
-    def __init__(self, message: Any, *, package: str | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        message: Any,
+        *,
+        package: str | None = None,
+        name: str | None = None,
+        registry: str | None = None,
+        subject: str | None = None,
+        schema_id: int | None = None,
+    ) -> None:
         from google.protobuf.message import Message
 
+        self._framing: Framing | None = None
+        if (registry, subject, schema_id) != (None, None, None):
+            self._frame(Protobuf(message, package=package, name=name), registry, subject, schema_id)
+            return
         self._codec: Codec | None = None
         self._file: FileDescriptorProto | None = None
         if isinstance(message, type) and issubclass(message, Message):
@@ -81,6 +103,17 @@ class Protobuf(Serializer):
         self._required = "required" in facts
         self._parse: Callable[[bytes], Message] = self.message_class.FromString
         self._writers: dict[tuple[tuple[str, bool], ...], Callable[..., list[bytes]]] = {}
+
+    def _frame(self, plain: Protobuf, registry: str | None, subject: str | None, schema_id: int | None) -> None:
+        """The same, every body in a frame: ``plain`` does the work, and knows nothing of it."""
+        from simlink.serializers.schema_registry import Framing
+
+        descriptor: Any = plain.message_class.DESCRIPTOR
+        self._plain, self._file, self.message_class = plain, plain._file, plain.message_class
+        self._framing = Framing(descriptor, registry=registry, subject=subject, schema_id=schema_id)
+        self._remake = (*plain._remake, *(None,) * (3 - len(plain._remake)), registry, subject, schema_id)
+        # A body in a frame is no Protobuf message to those who do not know of the frame.
+        self.content_type = "application/octet-stream"  # type: ignore[misc]  # the class's own is that of all others
 
     @classmethod
     def derive(cls, record: Any, *, package: str = DEFAULT_PACKAGE, name: str | None = None) -> Protobuf:
@@ -135,6 +168,9 @@ class Protobuf(Serializer):
         return write_proto(self._file)
 
     def dumps(self, value: Any) -> bytes:
+        if self._framing is not None:
+            body = self._plain.dumps(value)
+            return self._framing.prefix + body
         from google.protobuf.message import EncodeError as LibraryError
         from google.protobuf.message import Message
 
@@ -160,6 +196,8 @@ class Protobuf(Serializer):
             raise self._refusal(value, error) from error
 
     def loads(self, body: bytes) -> Any:
+        if self._framing is not None:
+            return self._plain.loads(self._framing.strip(body))
         from google.protobuf.message import DecodeError as LibraryError
 
         try:
@@ -174,6 +212,10 @@ class Protobuf(Serializer):
         return message if self._codec is None else self._codec.to_row(message)
 
     def dumps_many(self, values: Block | Sequence[Any]) -> list[bytes]:
+        if self._framing is not None:
+            bodies = self._plain.dumps_many(values)
+            prefix = self._framing.prefix if bodies else b""
+            return [prefix + body for body in bodies]
         try:
             if isinstance(values, Block):
                 return self._block(values)
@@ -188,6 +230,11 @@ class Protobuf(Serializer):
         return super().dumps_many(values)
 
     def loads_many(self, bodies: Sequence[bytes]) -> list[Any]:
+        if self._framing is not None:
+            try:
+                return self._plain.loads_many([self._framing.strip(body) for body in bodies])
+            except DecodeError:
+                return super().loads_many(bodies)
         from google.protobuf.message import DecodeError as LibraryError
 
         if not self._required:
@@ -237,8 +284,15 @@ class Protobuf(Serializer):
         return EncodeError(f"{type(value).__name__} cannot be written as {name}: {error}")
 
 
-def _make(message: Any, package: str | None = None, name: str | None = None) -> Protobuf:
-    return Protobuf(message, package=package, name=name)
+def _make(
+    message: Any,
+    package: str | None = None,
+    name: str | None = None,
+    registry: str | None = None,
+    subject: str | None = None,
+    schema_id: int | None = None,
+) -> Protobuf:
+    return Protobuf(message, package=package, name=name, registry=registry, subject=subject, schema_id=schema_id)
 
 
 def _facts(descriptor: Any, seen: set[str]) -> set[str]:
