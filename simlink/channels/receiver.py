@@ -54,6 +54,8 @@ _FIRST_CHUNK = 256
 _MAX_CHUNK = 4_096
 _SLOW, _QUICK = 0.05, 0.01
 _PATIENCE = 30.0
+_REOPEN = 2.0
+"""Seconds that joining again may take at least: a handshake must not fail because somebody asks every 0.1 s."""
 
 
 class Receiver:
@@ -511,7 +513,7 @@ class Receiver:
 
     def _reopen(self, timeout: float) -> None:
         try:
-            self._open_driver(max(timeout, 0.1))
+            self._open_driver(max(timeout, _REOPEN))
         except ConnectError as again:
             if not again.retryable or time.monotonic() - self._down_since > _PATIENCE:
                 raise

@@ -52,6 +52,7 @@ class Driver(ReceiverDriver):
 
     def open(self, timeout):
         self.opens += 1
+        self.granted = timeout
         problem = self.script.popleft() if self.script else None
         if problem is not None:
             raise problem
@@ -403,6 +404,17 @@ def test_a_broken_connection_is_joined_again_without_the_application_noticing(ma
     # As long as it cannot be opened again, nothing else is asked of the driver: it may have nothing to ask with.
     assert rx.get(timeout=PATIENCE).value == 0
     assert driver.opens == 4
+
+
+def test_joining_again_has_time_for_a_handshake_however_short_the_wait(make):
+    driver = Driver()
+    rx = make(driver)
+    driver.give(TransportError("reset", retryable=True))
+    with pytest.raises(ReceiveTimeout):
+        rx.get(timeout=0.01)
+
+    assert driver.opens == 2
+    assert driver.granted >= 2.0
 
 
 def test_a_failure_for_good_reaches_the_application_now_and_at_every_later_call(make):
