@@ -112,6 +112,8 @@ class DeadLetters:
             self._thread.join(timeout + 2 * _SLICE)
         if self._owned:
             self._channel.close(timeout=max(0.0, deadline - time.monotonic()))
+            if self._thread is not None:
+                self._thread.join(1.0)  # it may have been waiting for a peer, which closing ends
 
     # --- the thread ---------------------------------------------------------------------------------------------
 

@@ -195,7 +195,9 @@ class Receiver:
             finally:
                 self._hand = None
                 if self._dead is not None:
+                    started = time.monotonic()
                     self._dead.close(timeout / 2)
+                    timeout = max(0.0, timeout - (time.monotonic() - started))
                 self._driver.close(timeout)
 
     def _last_verdict(self, error: BaseException | None) -> None:
