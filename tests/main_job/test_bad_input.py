@@ -47,7 +47,9 @@ def complaint(done, status):
         ("send clikstream --to tcp://127.0.0.1:7001/x --count 1", "no SPEC 'clikstream'; did you mean 'clickstream'?"),
         ("send clickstream --to tcp://127.0.0.1:7001/x --cuont 1", "(did you mean one of: '--count'"),
         ("sned clickstream --to tcp://127.0.0.1:7001/x", "no command 'sned': did you mean 'send'?"),
-        ("receive kafka://user:hidden@127.0.0.1/x", "SASL"),
+        ("receive kafka://user:hidden@127.0.0.1/x?sasl=gssapi", "scram-sha-512"),
+        ("receive kafka://127.0.0.1/x?sasl=plain", "a user and a password"),
+        ("receive kafka://127.0.0.1/x?ca=ca.pem", "TLS"),
         ("receive tcp://127.0.0.1:0/x --start earliest", "start="),
     ],
 )
