@@ -41,6 +41,9 @@ _NAME = re.compile(r"[a-z0-9]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """What a CloudEvents String may not have (core specification, "Type System")."""
 _HTTP_SAFE = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")
+_MILLISECONDS = re.compile(r"[0-9]{1,15}")
+_LATEST = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
 _REQUIRED = ("id", "source", "type")
 
 
@@ -92,7 +95,10 @@ class CloudEvents:
             attributes, others = _split(headers)
             given = {**self._defaults, "id": _id(producer, sequence)}
             if timestamp is not None:
-                given["time"] = _rfc3339(int(timestamp))
+                try:
+                    given["time"] = _rfc3339(int(timestamp))
+                except (ValueError, OverflowError) as error:
+                    raise EncodeError(f"row {row}: {timestamp} µs is no time that can be written", row=row) from error
             if key is not None and not self._keyed and (text := _text(key)):
                 given["partitionkey"] = text
             given |= attributes
@@ -122,10 +128,13 @@ class CloudEvents:
                 continue
             if self._escapes:
                 attributes = {name: unquote(value) for name, value in attributes.items()}
+            if _MILLISECONDS.fullmatch(time := attributes.get("time", "")) and int(time) <= _LATEST:
+                # AMQP's own timestamp, since 1970 UTC (AMQP binding 3.1.1), which the driver gives as text.
+                attributes["time"] = _rfc3339(int(time) * 1000)
             others.update((PREFIX + name, value) for name, value in attributes.items())
             headers[row] = others
             if "partitionkey" in attributes and batch.keys[row] is None:
-                keys[row] = attributes["partitionkey"].encode()
+                keys[row] = attributes["partitionkey"].encode("utf-8", "replace")
             if "time" in attributes and batch.timestamps[row] is None:
                 times[row] = _microseconds(attributes["time"])
         plain = copy.copy(batch)

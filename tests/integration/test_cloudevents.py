@@ -6,6 +6,7 @@ import json
 import threading
 import urllib.request
 import uuid
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pika
@@ -21,12 +22,14 @@ from tests.support.rabbitmq import plain
 PATIENCE = 30.0
 FORMAT = JSONFormat()
 OPTIONS = {"envelope": "cloudevents", "event_source": "/shop", "event_type": "com.example.login"}
+WHEN = datetime(2025, 11, 13, 2, 13, 20, 123000, tzinfo=UTC)  # AMQP's timestamps have milliseconds
 GIVEN = {
     "specversion": "1.0",
     "id": "7",
     "source": "/sdk",
     "type": "com.example.logout",
     "subject": "größe 7%",
+    "time": WHEN,
     "datacontenttype": "application/json",
 }
 
@@ -55,9 +58,8 @@ def check_received(message):
     """What simlink read of the event of the SDK's."""
     headers = {name: value for name, value in message.headers.items() if name.startswith("ce-")}
     assert (json.loads(message.body), message.content_type) == ({"user": 7}, "application/json")
-    # The kit adds the time at which the event was made; over AMQP as a number, which is passed on as text.
-    assert headers.pop("ce-time")
-    assert headers == {f"ce-{name}": value for name, value in GIVEN.items() if name != "datacontenttype"}
+    assert datetime.fromisoformat(headers.pop("ce-time")) == WHEN
+    assert headers == {f"ce-{name}": value for name, value in GIVEN.items() if name not in {"time", "datacontenttype"}}
 
 
 def from_sdk():
