@@ -520,6 +520,10 @@ class Receiver:
             if not again.retryable or time.monotonic() - self._down_since > _PATIENCE:
                 raise
             self._stop.wait(min(timeout, _TICK))
+        except ReceiveError:
+            # Joined again, but not without a gap: that is told once.
+            self._down = False
+            raise
         else:
             self._down = False
 

@@ -189,7 +189,8 @@ class Proxy:
                 here, _ = self.server.accept()
             except OSError:
                 return
-            limit = self.limits.pop(0) if self.limits else None
+            # Only a cut uses a limit up: a client may give a connection up before anything went over it.
+            limit = self.limits[0] if self.limits else None
             with here, socket.create_connection((LOCAL, self.target)) as there:
                 back = threading.Thread(target=self.pass_on, args=(there, here, None))
                 back.start()
@@ -206,6 +207,7 @@ class Proxy:
                 if left is not None:
                     left -= len(data)
                     if left <= 0:
+                        self.limits.pop(0)
                         self.cuts += 1
                         return
 
