@@ -133,6 +133,8 @@ class Hands:
             if held.taken_back:
                 return
             untouched = held.marks.count(0, first, stop)
+            if not untouched:
+                return
             if untouched == stop - first:
                 held.marks[first:stop] = bytes([verdict]) * (stop - first)
             else:

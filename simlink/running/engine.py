@@ -218,12 +218,6 @@ class Engine:
                 if now > end + _GRACE:
                     self._behind = pacer.behind(self.total)
                     return
-                # From release to release, and not of sleep: that would make whoever is late late again. Never when
-                # the last release has left something.
-                following = pacer.next_due()
-                if released < following and now < released + _TICK:
-                    self._rest(max(following, released + _TICK))
-                    continue
                 if self._drop and not self._room():
                     pacer.release(now, 0)
                     continue
@@ -235,7 +229,8 @@ class Engine:
                     first = pacer.position - count
                     self._hand_over(chunk, first - base, count, pacer.due_of(first, count), epoch)
                 elif not skipped:
-                    self._rest(following)
+                    # From release to release, and not of sleep: that would make whoever is late late again.
+                    self._rest(max(pacer.next_due(), released + _TICK))
             if inside < len(chunk.bodies):
                 break
         if self._duration is not None and not self._stop.is_set():
