@@ -12,7 +12,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 settings.register_profile("simlink", deadline=None)
 settings.load_profile("simlink")
 
-# Whoever starts the suite in the background (nohup, a shell's &) has it ignore Ctrl-C, and all that it starts as well; the
+# Whoever starts the suite in the background (nohup, a shell's &) has it ignore Ctrl-C, and all that it starts; the
 # tests of Ctrl-C are not about that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
