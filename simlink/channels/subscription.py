@@ -176,21 +176,22 @@ class Subscription:
         """How many more messages fit; by bytes at least one fits while the bound is not reached."""
         if self.overflow == "drop":
             return self.hub.max_messages
-        if self.nbytes >= self.hub.max_bytes:
+        hub = self.hub
+        if self.nbytes >= hub.max_bytes:
             return 0
-        return max(0, self.hub.max_messages - self.count)
+        room = hub.max_messages - self.count
+        return max(0, room)
 
     def append(self, batch: Batch, origin: Origin | None, row: int) -> None:
-        if self.overflow == "drop" and (
-            self.count + len(batch) > self.hub.max_messages or self.nbytes >= self.hub.max_bytes
-        ):
-            self.dropped += len(batch)
+        rows = len(batch.bodies)
+        if self.overflow == "drop" and (self.count + rows > self.hub.max_messages or self.nbytes >= self.hub.max_bytes):
+            self.dropped += rows
             if origin is not None:
-                origin.settled(row, row + len(batch), Verdict.REJECT)
+                origin.settled(row, row + rows, Verdict.REJECT)
             return
-        self._fresh.append(Segment(self.next_offset, batch, Same(1, len(batch)), origin, row))
-        self.next_offset += len(batch)
-        self.count += len(batch)
+        self._fresh.append(Segment(self.next_offset, batch, Same(1, rows), origin, row))
+        self.next_offset += rows
+        self.count += rows
         self.nbytes += batch.nbytes
 
     # --- reading ------------------------------------------------------------------------------------------------
