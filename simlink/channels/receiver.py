@@ -435,9 +435,10 @@ class Receiver:
         if self._hand is not None and not self._hand.lease.valid:
             self._hands.revoke(self._hand, self._row + 1)
             self._hand = None
-        for held in [held for held in self._queue if not held.lease.valid]:
-            self._hands.revoke(held, 0)
-            self._queue.remove(held)
+        if self._queue:
+            for held in [held for held in self._queue if not held.lease.valid]:
+                self._hands.revoke(held, 0)
+                self._queue.remove(held)
 
     def _next_row(self, timeout: float | None, *, iterating: bool = False) -> bool:
         self._drop_finished()
