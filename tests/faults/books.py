@@ -92,6 +92,8 @@ def check(scene):
         settled = {(seed, row) for first, stop in report["settled"] for row in range(first, stop)}
         assert settled - seen == set(), "settled, and never handed out"
     assert seen - attempted == set(), "something arrived that was never sent"
+    strayed = sum(process.report.get("strayed", 0) for process in scene.receivers if process.report)
+    assert strayed == 0, f"{strayed} senders reached a receiver that they must not trust"
     assert seen & failed == set(), "something arrived that was reported failed"
     assert sure - seen == set(), f"lost: {sorted(sure - seen)[:10]}, {len(sure - seen)} in all"
     held = scene.held
@@ -114,7 +116,7 @@ def check(scene):
     fresh = Counter((line.life, line.identity) for line in lines if line.attempt == 1)
     assert [found for found, times in fresh.items() if times > 1] == [], "twice at attempt 1 in one life"
     check_order(scene.transport.order, lines)
-    for process in ends:
+    for process in [*ends, *scene.refused]:
         if process.report is not None:
             left = dict(process.report["left"])
             if left["sockets"].count(PAIR) <= scene.transport.stays:

@@ -1,8 +1,9 @@
 """The two ends of a cell, as processes of their own: they use the public face only, and say what they saw.
 
     child.py send URL --seed N --count N --size B --rate R --out FILE
-    child.py receive URL --out FILE
+    child.py receive URL --out FILE [--more URL…]   and listens at others, where nobody must come
     child.py both URL …            in one process, for a transport that does not leave it
+    child.py refused URL --more URL… [--joins]   tries to send to each, and to receive from each, and is refused
 
 What a sender was told, and what a receiver was handed, stands in FILE before anything else is done, one line each, so
 that it is there after a SIGKILL. What it comes to is one JSON object, the last line on stdout. Signals to a receiver:
@@ -13,6 +14,7 @@ SIGQUIT makes either end say where it is.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import gc
 import json
@@ -33,6 +35,8 @@ CHUNK = 20
 HAND = 50
 """So many messages are in hand before they are acknowledged."""
 PATIENCE = 90.0
+REFUSED_WITHIN = 30.0
+"""Seconds that one try may take; who is refused for good is told at once."""
 
 
 def body_of(seed, row, size):
@@ -126,8 +130,8 @@ class Before:
 
     def left(self):
         """What is there after it: nothing, if all is well. A thread that was joined may need a moment to be gone for
-        the kernel as well."""
-        deadline = time.monotonic() + 1.0
+        the kernel as well, and gRPC's C library ends its own beside."""
+        deadline = time.monotonic() + 15.0
         while any((found := self._look()).values()) and time.monotonic() < deadline:
             time.sleep(0.01)
         return found
@@ -298,7 +302,7 @@ def say(text):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=("send", "receive", "both"))
+    parser.add_argument("role", choices=("send", "receive", "both", "refused"))
     parser.add_argument("url")
     parser.add_argument("--out", required=True)
     parser.add_argument("--sent")
@@ -310,6 +314,8 @@ def main():
     parser.add_argument("--prefetch", type=int)
     parser.add_argument("--clock")
     parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--more", nargs="*", default=[])
+    parser.add_argument("--joins", action="store_true")
     args = parser.parse_args()
     signal.signal(signal.SIGQUIT, lambda *_: where([]))
     if args.clock:
@@ -318,6 +324,11 @@ def main():
 
     before = Before()
     report = {"role": args.role}
+    if args.role == "refused":
+        report["base"] = memory("VmRSS")
+        report["tries"] = [list(refused(url, args)) for url in (args.url, *args.more)]
+        end(args, report, before)
+        return
     channel = simlink.queue(args.url, serializer=simlink.Bytes(), window=args.window)
     with channel:
         if args.role == "send":
@@ -326,11 +337,37 @@ def main():
             receiving(channel, args, report)
         else:
             both(channel, args, report)
+    end(args, report, before)
+
+
+def end(args, report, before):
     report["peak"] = memory("VmHWM")
     if args.collect:
         gc.collect()
     report["left"] = before.left()
     print(json.dumps(report), flush=True)
+
+
+def refused(url, args):
+    """What a sender is told at this URL, and a receiver where it is one who calls."""
+    import simlink
+
+    def send(channel):
+        channel.send(body_of(args.seed, 0, args.size), key=key_of(0), timeout=REFUSED_WITHIN)
+
+    def receive(channel):
+        with channel.receiver():
+            pass
+
+    for role, attempt in (("send", send), ("receive", receive))[: 2 if args.joins else 1]:
+        told = {"role": role, "kind": None, "said": "", "retryable": None}
+        try:
+            with simlink.queue(url, serializer=simlink.Bytes()) as channel:
+                attempt(channel)
+        except simlink.SimlinkError as error:
+            retryable = getattr(error, "retryable", None)
+            told |= {"kind": type(error).__name__, "said": str(error), "retryable": retryable}
+        yield told
 
 
 def sending(channel, args, report, out=None):
@@ -344,13 +381,21 @@ def sending(channel, args, report, out=None):
 
 
 def receiving(channel, args, report):
-    with channel.receiver(settle="manual", prefetch=args.prefetch) as receiver:
+    import simlink
+
+    with contextlib.ExitStack() as stack:
+        others = []
+        for url in args.more:
+            other = stack.enter_context(simlink.queue(url))
+            others.append(stack.enter_context(other.receiver()))
+        receiver = stack.enter_context(channel.receiver(settle="manual", prefetch=args.prefetch))
         end = Receiving(receiver, Out(args.out))
         end.watch_signals()
         report.setdefault("base", memory("VmRSS"))
         say(f"ready {receiver.url}")
         end.run()
         report["receiver"] = end.report()
+        report["strayed"] = sum(other.stats()["driver"]["senders"] for other in others)
 
 
 def both(channel, args, report):

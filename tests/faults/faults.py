@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults.places import BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS
 from tests.faults.scene import clock_file, set_clock
-from tests.faults.transports import BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS
+from tests.faults.secured import HIDDEN
 
 STALL = 10.0
 CUTS = 6
@@ -149,12 +150,13 @@ def clock_set_back(scene):
     set_clock(file, 3600)
 
 
-def wrong_credentials(scene):
-    scene.must_be_refused(CREDENTIALS)
-
-
-def bad_certificate(scene):
-    scene.must_be_refused(TLS)
+def strangers(scene):
+    """Who may not come in is refused, whoever cannot be trusted is left alone, and the right one gets through."""
+    scene.receive()
+    scene.must_be_refused()
+    scene.send()
+    scene.until(1)
+    scene.show_nothing(HIDDEN)
 
 
 FAULTS = (
@@ -170,7 +172,7 @@ FAULTS = (
     Fault(name="reader stops", act=reader_stops, count=6_000, size=10_000, rate=20_000),
     Fault(name="refused, then accepted", act=refused_then_accepted, needs=frozenset({NETWORK}), waits=True),
     Fault(name="clock set back", act=clock_set_back),
-    Fault(name="wrong credentials", act=wrong_credentials, needs=frozenset({CREDENTIALS})),
-    Fault(name="bad certificate", act=bad_certificate, needs=frozenset({TLS})),
+    Fault(name="wrong credentials", act=strangers, needs=frozenset({CREDENTIALS}), count=100),
+    Fault(name="bad certificate", act=strangers, needs=frozenset({TLS}), count=100),
 )
 """Every column."""

@@ -48,6 +48,7 @@ def scene(*receivers, sent=None, held=0, loss="confirmed", order="life"):
         unbounded=False,
         senders=[sent or sender()],
         receivers=list(receivers),
+        refused=[],
     )
 
 
@@ -98,6 +99,7 @@ def wrong_body():
         (lambda: scene(receiver(all_of(*range(10)), peak=books.GROWTH + 11)), "grew by"),
         (lambda: scene(receiver(all_of(*range(10)), left={**NOTHING, "threads": ["simlink-x"]})), "left behind"),
         (lambda: scene(receiver(all_of(*range(10)), left={**NOTHING, "sockets": ["s"]})), "left behind"),
+        (lambda: scene(receiver(all_of(*range(10)), strayed=1)), "1 senders reached"),
         (lambda: scene(receiver(all_of(*range(10))), sent=sender(confirmed=9)), "1 were never confirmed"),
     ],
 )
@@ -116,19 +118,25 @@ def test_a_killed_senders_confirmed_messages_count_where_there_is_a_broker():
 
 def test_a_refusal_is_one_sentence_and_its_absence_is_told(tmp_path):
     import simlink
+    from tests.faults.places import Place, Wrong
     from tests.faults.scene import Scene
-    from tests.faults.transports import CREDENTIALS, Place
 
-    def look(url, secret=None):
-        place = Place("", "", refused={CREDENTIALS: [(url, secret)]})
-        with Scene(SimpleNamespace(name="tcp"), SimpleNamespace(count=0), place, tmp_path) as scene:
-            scene.must_be_refused(CREDENTIALS)
+    def look(url, says, show="hunter2"):
+        place = Place("", "", wrong=(Wrong("wrong secret", url, says),))
+        transport = SimpleNamespace(name="tcp", prefetch=None, garbage=False)
+        with Scene(transport, SimpleNamespace(count=0, size=SIZE), place, tmp_path) as scene:
+            scene.must_be_refused()
+            scene.show_nothing(show)
             return scene.notes
 
-    with simlink.queue("tcp://127.0.0.1:0/orders") as orders, orders.receiver() as rx:
-        # A queue of another name is nobody's here: as good a refusal as any.
-        (told,) = look(rx.url.replace("/orders", "/others"))
-        assert "nobody receives 'others'" in told
-        assert "Traceback" not in told
-    with pytest.raises(AssertionError, match="was not refused"):
-        look("memory://open-to-all")
+    with simlink.queue("tcp://127.0.0.1:0/orders?secret=one-that-is-right") as orders, orders.receiver() as rx:
+        wrong = rx.url.replace("**", "one-that-is-wrong")
+        assert look(wrong, "shared secret$") == [
+            f"wrong secret: 127.0.0.1:{rx.url.split(':')[2].partition('/')[0]} does not know the shared secret"
+        ]
+        with pytest.raises(AssertionError, match="does not say 'certificate'"):
+            look(wrong, "certificate")
+        with pytest.raises(AssertionError, match="shows a secret"):
+            look(wrong, "shared secret$", show="shared secret")
+    with pytest.raises(AssertionError, match="wrong secret, send: ''"):
+        look("memory://open-to-all", "anything")
