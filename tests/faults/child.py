@@ -28,8 +28,6 @@ from collections import deque
 from hashlib import blake2b
 from pathlib import Path
 
-import psutil
-
 KEYS = 8
 CHUNK = 20
 HAND = 50
@@ -84,10 +82,7 @@ def memory(name):
 
 
 def sockets():
-    """Every open socket, by what the kernel calls it, with what it is connected to."""
-    ends = {}
-    for one in psutil.Process().net_connections("all"):
-        ends[one.fd] = f"{one.type.name} {one.laddr} {one.raddr} {one.status}"
+    """Every open socket, by what the kernel calls it, and its number."""
     found = {}
     for fd in Path("/proc/self/fd").iterdir():
         try:
@@ -95,8 +90,21 @@ def sockets():
         except OSError:
             continue
         if link.startswith("socket:"):
-            found[link] = ends.get(int(fd.name), "?")
+            found[link] = int(fd.name)
     return found
+
+
+def told(numbers):
+    """What sockets are connected to."""
+    if not numbers:
+        return []
+    import psutil  # takes longer to load than all the rest of this module, and is hardly ever needed
+
+    ends = {one.fd: one for one in psutil.Process().net_connections("all")}
+    return sorted(
+        "?" if (one := ends.get(number)) is None else f"{one.type.name} {one.laddr} {one.raddr} {one.status}"
+        for number in numbers
+    )
 
 
 def children():
@@ -140,7 +148,7 @@ class Before:
         return {
             "threads": sorted(t.name for t in set(threading.enumerate()) - self.threads),
             "native_threads": sorted(name for task, name in tasks().items() if task not in self.tasks),
-            "sockets": sorted(text for link, text in sockets().items() if link not in self.sockets),
+            "sockets": told([number for link, number in sockets().items() if link not in self.sockets]),
             "children": children(),
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults.child import HAND
 from tests.faults.places import BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS
 from tests.faults.scene import clock_file, set_clock
 from tests.faults.secured import HIDDEN
@@ -51,9 +52,10 @@ def sender_killed(scene):
 
 def broker_killed(scene):
     scene.start()
-    scene.unbounded = scene.transport.forgets
     for part in (1 / 3, 2 / 3):
         scene.until(part)
+        if scene.transport.forgets is not None:
+            scene.held += scene.forgotten(scene.transport.forgets) + HAND
         scene.place.broker.kill()
         scene.breaks += 1
         scene.place.broker.start()

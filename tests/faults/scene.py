@@ -88,8 +88,8 @@ class Scene:
     Attributes:
         place: URLs, proxy, broker.
         count: how many messages the sender sends.
-        held: H so far: hand-outs of receivers that were killed, unsettled.
-        unbounded: nobody can know H.
+        held: H so far: hand-outs of receivers that were killed, unsettled; and those whose acknowledgements a broker
+            forgot.
         breaks: how many times the fault broke the connections of a receiver that lived.
     """
 
@@ -102,7 +102,7 @@ class Scene:
         self.senders, self.receivers, self.refused = [], [], []
         self.held = 0
         self.breaks = 0
-        self.unbounded = False
+        self._looks = []
         self.notes = []
         # NumPy's library for matrices starts threads of its own when it is loaded, and keeps them.
         # The ends run the code that this process runs, wherever else it may be installed.
@@ -176,7 +176,20 @@ class Scene:
 
     def until(self, fraction):
         """Wait until this part of the messages has been handed out."""
-        self._wait(lambda: self.received >= fraction * self.count, f"{fraction:.0%} of the messages")
+
+        def done():
+            sure = sum(len(process.sent.look()) for process in self.senders)
+            self._looks.append((time.monotonic(), received := self.received, sure))
+            return received >= fraction * self.count
+
+        self._wait(done, f"{fraction:.0%} of the messages")
+
+    def forgotten(self, seconds):
+        """The most hand-outs whose acknowledgements a broker may lose now, that writes them at the latest with what it
+        confirms, and may take so many seconds for it."""
+        sure = self._looks[-1][2]
+        written = next(moment for moment, _, then in self._looks if then == sure) - seconds
+        return self.received - max((received for moment, received, _ in self._looks if moment <= written), default=0)
 
     def until_true(self, done, what):
         """Wait for something else, as long as all are well."""

@@ -45,7 +45,6 @@ def scene(*receivers, sent=None, held=0, loss="confirmed", order="life"):
         place=None,
         count=10,
         held=held,
-        unbounded=False,
         senders=[sent or sender()],
         receivers=list(receivers),
         refused=[],
@@ -72,11 +71,14 @@ def test_repeats_within_the_bound_are_allowed():
         )
 
 
-def test_where_nobody_can_know_the_bound_nothing_is_said_of_it():
-    crashed = scene(receiver(all_of(*range(6)), killed=True), receiver(all_of(*range(4, 10))))
-    crashed.unbounded = True
-    account = books.check(crashed)
-    assert (account.repeats, account.bound) == (2, None)
+def test_what_a_broker_may_have_forgotten_is_what_it_was_told_since_it_last_wrote(tmp_path):
+    from tests.faults.scene import Scene
+
+    with Scene(None, SimpleNamespace(count=100), None, tmp_path) as scene:
+        scene._looks = [(1.0, 10, 5), (2.0, 20, 8), (2.5, 30, 9), (3.0, 40, 9), (9.0, 90, 9)]
+        scene.receivers = [process([""] * 95, role="receive")]
+        # It last confirmed at 2.5: what was handed out until half a second before stays settled.
+        assert [scene.forgotten(seconds) for seconds in (0.0, 0.5, 1.0, 5.0)] == [65, 75, 85, 95]
 
 
 def wrong_body():
