@@ -251,16 +251,24 @@ class Receiving:
         self.receiver.stop()
 
     def run(self):
-        from simlink.errors import ChannelClosed, ReceiveTimeout
+        from simlink.errors import ChannelClosed, ConnectError, ReceiveTimeout
 
+        last = time.monotonic()
         while not (self.stopping or self.orphaned()):
             try:
                 delivery = self.receiver.get(timeout=0.2)
             except ReceiveTimeout:
+                last = time.monotonic()
                 self.acknowledge()
+                continue
+            except ConnectError as error:
+                # Told after 30 s. On a busy machine a broker may take longer to start, so it is asked again.
+                if not error.retryable or time.monotonic() - last > PATIENCE:
+                    raise
                 continue
             except ChannelClosed:
                 break
+            last = time.monotonic()
             body, message = delivery.value, delivery.message
             key = (message.key or b"-").decode()
             self.out.line(f"{body[:40].decode()} {len(body)} {zlib.crc32(body)} {key} {delivery.attempt}")

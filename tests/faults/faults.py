@@ -163,8 +163,10 @@ def strangers(scene):
 
 FAULTS = (
     Fault(name="receiver killed", act=receiver_killed, needs=frozenset({PROCESSES}), waits=True),
-    Fault(name="sender killed", act=sender_killed, needs=frozenset({PROCESSES})),
-    Fault(name="broker killed twice", act=broker_killed, needs=frozenset({BROKER}), count=10_000, rate=4_000),
+    Fault(name="sender killed", act=sender_killed, needs=frozenset({PROCESSES}), waits=True),
+    Fault(
+        name="broker killed twice", act=broker_killed, needs=frozenset({BROKER}), count=10_000, rate=4_000, waits=True
+    ),
     Fault(name="cut mid-frame", act=cut, needs=frozenset({NETWORK})),
     Fault(name="sliced", act=sliced, needs=frozenset({NETWORK}), count=1_000),
     Fault(name="stalled 10 s", act=stalled, needs=frozenset({NETWORK}), waits=True),

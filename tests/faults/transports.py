@@ -220,7 +220,7 @@ _ALL = (
         shared=RABBITMQ,
         guarded=GUARDED_RABBITMQ,
         own=lambda: RabbitMQBroker(own=True),
-        # It writes every 0.2 s while there is something to confirm; on a machine that is busy, later.
+        # rabbit_queue_index: its journal is synced when there are outstanding confirms, or the queue is idle.
         forgets=1.0,
         denied=r"refused the user 'ann': wrong name or password",
     ),
