@@ -7,7 +7,8 @@
 
 What a sender was told, and what a receiver was handed, stands in FILE before anything else is done, one line each, so
 that it is there after a SIGKILL. What it comes to is one JSON object, the last line on stdout. Signals to a receiver:
-SIGTERM ends it, SIGUSR1 stops it with messages in hand (it then says ``paused N``), SIGUSR2 lets it go on.
+SIGTERM ends it, SIGUSR1 stops it with messages in hand (it then says ``paused N``, as it does by itself at the message
+of ``--pause-at``), SIGUSR2 lets it go on.
 SIGQUIT makes either end say where it is.
 """
 
@@ -225,7 +226,9 @@ class Sending:
 class Receiving:
     """Notes what it is handed, and acknowledges it some time later."""
 
-    def __init__(self, receiver, out):
+    def __init__(self, receiver, out, pause_at=None):
+        self.pause_at = pause_at
+        self.handed_out = 0
         self.receiver = receiver
         self.out = out
         self.held = []
@@ -273,7 +276,8 @@ class Receiving:
             key = (message.key or b"-").decode()
             self.out.line(f"{body[:40].decode()} {len(body)} {zlib.crc32(body)} {key} {delivery.attempt}")
             self.held.append(delivery)
-            if self.pausing.is_set():
+            self.handed_out += 1
+            if self.pausing.is_set() or self.handed_out == self.pause_at:
                 self.pausing.clear()
                 say(f"paused {len(self.held)}")
                 while not (self.going.wait(0.1) or self.orphaned()):
@@ -328,6 +332,7 @@ def main():
     parser.add_argument("--rate", type=float, default=1000.0)
     parser.add_argument("--window", type=int, default=2000)
     parser.add_argument("--prefetch", type=int)
+    parser.add_argument("--pause-at", type=int)
     parser.add_argument("--clock")
     parser.add_argument("--collect", action="store_true")
     parser.add_argument("--more", nargs="*", default=[])
@@ -405,7 +410,7 @@ def receiving(channel, args, report):
             other = stack.enter_context(simlink.queue(url))
             others.append(stack.enter_context(other.receiver()))
         receiver = stack.enter_context(channel.receiver(settle="manual", prefetch=args.prefetch))
-        end = Receiving(receiver, Out(args.out))
+        end = Receiving(receiver, Out(args.out), args.pause_at)
         end.watch_signals()
         report.setdefault("base", memory("VmRSS"))
         say(f"ready {receiver.url}")

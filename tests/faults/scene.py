@@ -123,7 +123,7 @@ class Scene:
 
     # --- starting
 
-    def start(self, *, wait=True):
+    def start(self, *, wait=True, pause_at=None):
         """A receiver, ready, and the sender."""
         if self.transport.one_process:
             sent = ("--sent", self.folder / "sent-1.txt", *self._load(1, self.count))
@@ -133,11 +133,14 @@ class Scene:
             self.senders.append(process)
             process.sent = Seen(self.folder / "sent-1.txt")
             return
-        self.receive(wait=wait)
+        self.receive(wait=wait, pause_at=pause_at)
         self.send()
 
-    def receive(self, *, wait=True):
+    def receive(self, *, wait=True, pause_at=None):
+        """One more receiver. With ``pause_at`` it stops at the hand-out of that number, for `kill_receiver`."""
         more = ("--more", *self.place.others) if self.place.others else ()
+        if pause_at is not None:
+            more += ("--pause-at", pause_at)
         process = self._run("receive", self.place.receiver_url, f"received-{len(self.receivers) + 1}", *more)
         self.receivers.append(process)
         if wait:
@@ -239,10 +242,9 @@ class Scene:
     # --- killing
 
     def kill_receiver(self):
-        """With messages in hand: it is stopped while it has some, then killed."""
+        """With messages in hand: it has stopped by itself while it has some, then it is killed."""
         process = self.receivers[-1]
-        process.command.signal(signal.SIGUSR1)
-        in_hand = int(process.until_said("paused").split()[1])
+        in_hand = int(process.until_said("paused", DRAIN).split()[1])
         assert in_hand > 0
         process.kill()
         held = self.transport.held_at_death(self.place, len(self.rows))
