@@ -135,6 +135,8 @@ def check_order(kind, lines):
         return
     groups, known = defaultdict(list), set()
     for line in lines:
+        if kind == "fresh" and line.attempt > 1:
+            continue
         # Of a key, over all lives; or of a producer, in each life.
         scope = (line.seed, key_of(line.row)) if kind == "key" else (line.life, line.seed)
         mark = line.identity if kind == "key" else (line.life, line.identity)

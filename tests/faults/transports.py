@@ -35,7 +35,7 @@ class Transport:
         loss: "confirmed": what was confirmed arrives. "settled": what was settled was handed out, and what was
             confirmed arrives if the sender lived and nothing was unsettled at its close. "none": loss is allowed.
         order: "key": first hand-outs of a key are in order over all receivers' lives. "life": those of a producer, in
-            each life. "none".
+            each life. "fresh": the same, but for what another receiver may have handed out before. "none".
         prefetch: of its receivers; None where the buffer is bounded by `params`.
         forgets: a broker that crashes forgets acknowledgements that it had not written yet. It writes them at the
             latest with what it confirms, and may take so many seconds for it.
@@ -228,6 +228,8 @@ _ALL = (
         name="redis",
         scheme="redis",
         params="?min_idle=3",
+        # What a dead receiver held is claimed when it has been idle for long enough, whatever was read meanwhile.
+        order="fresh",
         shared=REDIS,
         guarded=GUARDED_REDIS,
         own=lambda: Synced(own=True),

@@ -95,6 +95,7 @@ def wrong_body():
         (lambda: scene(receiver(all_of(*range(10), 9)), held=1), "twice at attempt 1"),
         (lambda: scene(receiver(all_of(0, 2, 1, *range(3, 10)))), "out of order"),
         (lambda: scene(receiver(all_of(8, *range(8), 9)), order="key"), "out of order"),
+        (lambda: scene(receiver(all_of(8, *range(8), 9)), order="fresh"), "out of order"),
         (lambda: scene(receiver(all_of(*range(10))), sent=sender(failed=[3]), loss="none"), "reported failed"),
         (lambda: scene(receiver(all_of(*range(10))), sent=sender(unsettled=2)), "2 messages stayed unsettled"),
         (lambda: scene(receiver(all_of(*range(9))), sent=sender(settled=[(0, 10)]), loss="none"), "settled, and never"),
