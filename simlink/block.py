@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Block", "Coded", "Column", "FieldType", "Kind", "Masked", "Pool", "Ragged", "Schema", "Struct", "as_list"]
+__all__ = ["Block", "Coded", "Column", "FieldType", "Kind", "Lines", "Masked", "Pool", "Ragged", "Schema", "Struct", "as_list"]
 
 
 class Kind(enum.Enum):
@@ -273,4 +273,33 @@ class Block:
         return iter(self.rows())
 
     def __repr__(self) -> str:
-        return f"Block({self.schema.name}, rows {self.start}..{self.start + self.length}, {', '.join(self.schema)})"
+        return f"{type(self).__name__}({self.schema.name}, rows {self.start}..{self.start + self.length}, {', '.join(self.schema)})"
+
+
+class Lines(Block):
+    """Records that are one line of text each, and nothing else: `rows` gives str.
+
+    As columns (for a table or a file) they are one column of text, named by the schema's only field.
+
+    Attributes:
+        origin: the records that the lines were written from, as columns: a key may name a field of theirs.
+    """
+
+    __slots__ = ("origin",)
+
+    def __init__(self, schema: Schema, texts: list[str], origin: Block) -> None:
+        (name,) = schema
+        super().__init__(schema, {name: np.fromiter(texts, dtype=object, count=len(texts))}, origin.start, len(texts))
+        self.origin = origin
+
+    @property
+    def texts(self) -> list[str]:
+        """The lines."""
+        return as_list(next(iter(self.columns.values())))
+
+    def __getitem__(self, rows: slice) -> Lines:
+        return Lines(self.schema, self.texts[rows], self.origin[rows])
+
+    def rows(self) -> list[Any]:
+        """The lines."""
+        return self.texts

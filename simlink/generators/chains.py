@@ -22,7 +22,7 @@ from simlink.generators.draws import cumulative
 from simlink.generators.field import Bound, Context, Field, Scope, infer, plain
 from simlink.generators.relations import key_words
 
-__all__ = ["Chain", "markov", "stationary"]
+__all__ = ["Chain", "Shelves", "draws_of", "markov", "stationary"]
 
 Codes = npt.NDArray[np.int64]
 _BITS = 48
@@ -69,6 +69,22 @@ class Chain:
             state = int(paths[-1, stretch, state])
         out: Codes = paths[:, np.arange(count), entered].T.ravel()[:rows]
         return out
+
+
+class Shelves:
+    """Values that stand on shelves, numbered through: which one of its shelf, by weight.
+
+    Args:
+        weights: those of the values of each shelf.
+    """
+
+    def __init__(self, what: str, weights: Sequence[Sequence[float]]) -> None:
+        self._limits = np.concatenate([_limits(what, row) + (i << _BITS) for i, row in enumerate(weights)])
+
+    def __call__(self, shelves: Codes, words: seeding.Words) -> Codes:
+        """The number of a value of each of these shelves."""
+        found: Codes = np.searchsorted(self._limits, draws_of(words) + (shelves << _BITS), side="right")
+        return found
 
 
 def _limits(what: str, weights: Sequence[float]) -> Codes:

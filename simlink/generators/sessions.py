@@ -123,7 +123,8 @@ class Sessions(Field):
     session  a number of 64 bits that only the events of this session have
     step     0, 1, 2, … within the session
     action   the step of the journey
-    turn     a number of 64 bits that all events since the last turn of the session have
+    event    a number of 64 bits that only this event has
+    turn     that of the event with which the last turn of the session began
     ======== ==================================================================================
 
     What belongs to a session is an attribute of ``session`` (`ref`), what belongs to a product or page one of ``turn``.
@@ -178,17 +179,20 @@ class Sessions(Field):
             first = block * BLOCK_ROWS
             what = events.what[first : first + context.length]
             session = ((number << 20) + (what >> 20) - ((what >> 40) << 21) + _MOST).view(np.uint64)
-            turns = seeding.hash_words(context.seed, f"{scope.path}#turn", session)
+            step = (what >> 14) & 63
+            names = seeding.hash_words(context.seed, f"{scope.path}#event", session)
             columns: dict[str, Column] = {
                 "at": events.at[first : first + context.length],
                 "session": session,
-                "step": (what >> 14) & 63,
+                "step": step,
                 "action": Coded(what & 255, pool),
-                "turn": turns + ((what >> 8) & 63).view(np.uint64),
+                "event": names + step.view(np.uint64),
+                "turn": names + ((what >> 8) & 63).view(np.uint64),
             }
             return Struct(columns, context.length)
 
-        kinds = {"at": Kind.INT, "session": Kind.UINT, "step": Kind.INT, "action": Kind.STR, "turn": Kind.UINT}
+        kinds = {"at": Kind.INT, "session": Kind.UINT, "step": Kind.INT, "action": Kind.STR}
+        kinds |= {"event": Kind.UINT, "turn": Kind.UINT}
         schema = Schema("sessions", {name: FieldType(kind) for name, kind in kinds.items()})
         return Bound(FieldType(Kind.RECORD, fields=schema), make)
 

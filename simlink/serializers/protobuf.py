@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from simlink.block import Block, Schema
+from simlink.block import Block, Lines, Schema
 from simlink.errors import ConfigError, DecodeError, EncodeError, NotSupported
 from simlink.serializers.serializer import Serializer
 
@@ -217,7 +217,7 @@ class Protobuf(Serializer):
             prefix = self._framing.prefix if bodies else b""
             return [prefix + body for body in bodies]
         try:
-            if isinstance(values, Block):
+            if isinstance(values, Block) and not isinstance(values, Lines):
                 return self._block(values)
             columns = self._columns(values)
             if columns is not None and self._codec is not None:
