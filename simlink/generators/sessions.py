@@ -1,10 +1,10 @@
 """Sessions: visitors who come, go through a Markov chain of steps with pauses in between, and leave.
 
 Event time is divided into epochs of 65,536 rows (16 blocks); their bounds in time follow from the rate. Every epoch has
-sessions of its own, which begin in it, and whose steps may go on into the next one, where they are taken up. So an epoch
-is made from its own random numbers and those of the epoch before, and from nothing else. That its rows come to exactly
-65,536 is seen to by the shortest sessions, those of a single event: the law says how many there are of all others, and
-they fill what is left.
+sessions of its own, which begin in it, and whose steps may go on into the next one, where they are taken up. So an
+epoch is made from its own random numbers and those of the epoch before, and from nothing else. That its rows come to
+exactly 65,536 is seen to by the shortest sessions, those of a single event: the law says how many there are of all
+others, and they fill what is left.
 
 What the seam of two epochs costs:
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -83,6 +83,10 @@ class Journey:
             here = {b: math.fsum(here[a] * moves[a].get(b, 0.0) for a in names) for b in names}
             pauses += [here[b] * self.pauses[b] for b in names]
         return math.fsum(events), math.fsum(pauses) - math.fsum(here[b] * self.pauses[b] for b in names)
+
+    def paused(self, factor: float) -> Journey:
+        """The same with pauses so many times as long."""
+        return replace(self, pauses={name: pause * factor for name, pause in self.pauses.items()})
 
     def longest_pauses(self, rate: float) -> float:
         """By how much the pauses may be multiplied so that sessions still fit an epoch."""

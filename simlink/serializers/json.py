@@ -92,7 +92,7 @@ class Json(Serializer):
 
     def dumps_many(self, values: Block | Sequence[Any]) -> list[bytes]:
         if isinstance(values, Lines):
-            values = values.texts
+            values = values.lines()
         if isinstance(values, Block):
             try:
                 return block_bodies(values, self._encoder)

@@ -217,8 +217,8 @@ class Protobuf(Serializer):
             prefix = self._framing.prefix if bodies else b""
             return [prefix + body for body in bodies]
         try:
-            if isinstance(values, Block) and not isinstance(values, Lines):
-                return self._block(values)
+            if isinstance(values, Block):
+                return super().dumps_many(values) if isinstance(values, Lines) else self._block(values)
             columns = self._columns(values)
             if columns is not None and self._codec is not None:
                 return self._codec.from_columns(columns, len(values))

@@ -43,19 +43,19 @@ class Text(Serializer):
 
     def dumps_many(self, values: Block | Sequence[Any]) -> list[bytes]:
         if isinstance(values, Lines):
-            return self._lines(values.texts)
+            return self._lines(values)
         if isinstance(values, Block) and len(values):
             raise EncodeError(
                 f"Text writes str, and {values.schema.name!r} makes records; use Json, or map them to text", row=0
             )
         return super().dumps_many(values)
 
-    def _lines(self, texts: list[str]) -> list[bytes]:
+    def _lines(self, lines: Lines) -> list[bytes]:
         """All at once, while nothing is wrong."""
-        joined = "\n".join(texts)
-        if "\r" not in joined and joined.count("\n") == len(texts) - 1:
+        text = lines.text
+        if lines.length and "\r" not in text and text.count("\n") == lines.length - 1:
             try:
-                return joined.encode().split(b"\n")
+                return text.encode().split(b"\n")
             except UnicodeEncodeError:
                 pass
-        return super().dumps_many(texts)
+        return super().dumps_many(lines.lines())

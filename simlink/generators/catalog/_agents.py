@@ -1,4 +1,4 @@
-"""Who visits the web site of `access_log`: addresses and user agents of browsers, feed readers, crawlers and scanners."""
+"""Who visits the site of `access_log`: addresses and user agents of browsers, feed readers, crawlers and scanners."""
 
 from __future__ import annotations
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, product
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from simlink.block import Block, Coded, Column, FieldType, Kind, Lines, Masked, Pool, Schema
+from simlink.block import Block, Coded, Column, FieldType, Kind, Lines, Masked, Pool, Schema, as_list
 from simlink.generators.field import Bound, Context, Field, Scope, object_array
 from simlink.generators.generator import Generator
 from simlink.generators.preview import Preview
@@ -22,7 +22,7 @@ __all__ = ["CombinedLog", "LogTime"]
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH_LETTERS = np.stack([codepoints(month) for month in _MONTHS])
 _ISO = codepoints("0000-00-00T00:00:00+00:00")
-_CLF = codepoints("00/Jan/0000:00:00:00 +0000] \"")
+_CLF = codepoints('00/Jan/0000:00:00:00 +0000] "')
 
 
 class LogTime(Field):
@@ -35,7 +35,12 @@ class LogTime(Field):
         at = Part("visit", "at").bind(scope)
 
         def make(context: Context) -> Column:
-            seconds, codes = np.unique(np.asarray(at.make(context)) // 1_000_000, return_inverse=True)
+            second = np.asarray(at.make(context)) // 1_000_000
+            changes = np.flatnonzero(second[1:] != second[:-1]) + 1
+            codes = np.zeros(len(second), np.int64)
+            codes[changes] = 1
+            codes = np.cumsum(codes)
+            seconds = second[np.concatenate(([0], changes))]
             letters = np.tile(_ISO, (len(seconds), 1))
             letters[:, :19] = _digits(seconds)
             return Coded(codes, Pool(to_texts(letters).tolist()))
@@ -70,6 +75,7 @@ class CombinedLog(Generator):
         super().__init__(requests.name, requests.seed)
         self.requests = requests
         self._schema = Schema(requests.name, {"line": FieldType(Kind.STR)})
+        self._write = _Writer()
 
     @property
     def schema(self) -> Schema:
@@ -77,7 +83,7 @@ class CombinedLog(Generator):
 
     def make_block(self, k: int) -> Lines:
         block = self.requests.make_block(k)
-        return Lines(self._schema, _lines(block), block)
+        return Lines(self._schema, self._write(block), block)
 
     def with_seed(self, seed: int | None) -> Self:
         other = super().with_seed(seed)
@@ -89,23 +95,44 @@ class CombinedLog(Generator):
         return Preview(self.name, self.seed, ["line"], [{"line": line} for line in rows])
 
 
-def _lines(block: Block) -> list[str]:
-    """All lines of a block in one text, which is then cut: no line is put together by itself."""
-    columns = block.columns
-    times = columns["timestamp"]
-    assert isinstance(times, Coded)
-    parts = [
-        _with(columns["address"], "", " - - ["),
-        _log_times(times.pool.values)[times.codes].tolist(),
-        _with(columns["method"], "", " "),
-        _with(columns["path"], "", " "),
-        _with(columns["protocol"], "", '" '),
-        _numbers(columns["status"]),
-        _numbers(columns["bytes"]),
-        _with(columns["referer"], '"', '" "'),
-        _with(columns["agent"], "", '"\n'),
-    ]
-    return "".join(chain.from_iterable(zip(*parts, strict=True))).split("\n")[:-1]
+class _Writer:
+    """Blocks of requests → text. A line is cut from the whole; none is put together by itself."""
+
+    def __init__(self) -> None:
+        self._requests: tuple[Pool, Pool, Pool, npt.NDArray[np.object_]] | None = None
+
+    def __call__(self, block: Block) -> str:
+        columns = block.columns
+        times, status = columns["timestamp"], np.asarray(columns["status"])
+        assert isinstance(times, Coded)
+        parts = [
+            _with(columns["address"], "", " - - ["),
+            _log_times(times.pool.values)[times.codes].tolist(),
+            self._request(columns["method"], columns["path"], columns["protocol"]),
+            _STATUS[status].tolist(),
+            _numbers(columns["bytes"]),
+            _with(columns["referer"], ' "', '" "'),
+            _with(columns["agent"], "", '"\n'),
+        ]
+        return "".join(chain.from_iterable(zip(*parts, strict=True)))[:-1]
+
+    def _request(self, *columns: Column) -> list[str]:
+        """Method, path and protocol as one text; there are not many, and they are made once."""
+        method, path, protocol = columns
+        assert isinstance(method, Coded)
+        assert isinstance(path, Coded)
+        assert isinstance(protocol, Coded)
+        pools = (method.pool, path.pool, protocol.pool)
+        known = self._requests
+        if known is None or known[:3] != pools:
+            texts = [f'{m} {p} {v}" ' for m, p, v in product(*(pool.values for pool in pools))]
+            known = self._requests = (*pools, object_array(texts))
+        codes = (method.codes * len(pools[1]) + path.codes) * len(pools[2]) + protocol.codes
+        lines: list[str] = known[3][codes].tolist()
+        return lines
+
+
+_STATUS = object_array([f"{status} " for status in range(600)])
 
 
 def _with(column: Column, before: str, after: str) -> list[str]:
@@ -120,9 +147,9 @@ def _with(column: Column, before: str, after: str) -> list[str]:
 
 
 def _numbers(column: Column) -> list[str]:
-    if isinstance(column, Masked):
-        texts = object_array(_numbers(column.values))  # noqa: PD011 – a column of ours, not a DataFrame
-        texts[~column.present] = "- "
-        out: list[str] = texts.tolist()
-        return out
-    return [f"{number} " for number in column.tolist()]
+    """Integers as text, all at once; a dash where there is none."""
+    assert isinstance(column, Masked)
+    texts = repr(as_list(column.values))[1:-1].split(", ")
+    for row in np.flatnonzero(~column.present).tolist():
+        texts[row] = "-"
+    return texts

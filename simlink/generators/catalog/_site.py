@@ -113,7 +113,9 @@ def files() -> dict[str, _Files]:
     return {
         "page": _files("page", pages, _zipf(len(pages), 0.9), 13_500, 0.7, 0.1),
         "style": _files("style", ["/css/reset.css", "/css/site.css", "/css/print.css"], [5, 5, 1], 2_300, 0.9),
-        "script": _files("script", [f"/js/{n}.js" for n in ("site", "menu", "chart", "maps")], [4, 3, 2, 1], 9_000, 1.2),
+        "script": _files(
+            "script", [f"/js/{n}.js" for n in ("site", "menu", "chart", "maps")], [4, 3, 2, 1], 9_000, 1.2
+        ),
         "image": _files("image", images, _zipf(len(images), 0.8), 46_000, 1.4),
         "icon": _files("icon", ["/favicon.ico"], [1], 3_638, 0.0),
         "download": _files("download", downloads, _zipf(len(downloads), 1.0), 900_000, 1.8),
@@ -134,21 +136,26 @@ class _Tables(NamedTuple):
     varies: seeding.Floats
     length: Ints
     """Of the path, in characters."""
+    manner: Ints
+    """Of each file, the number of the way in which it is answered."""
     answer: Shelves
-    """By file: which status."""
+    """By way: which status."""
 
 
 @lru_cache(maxsize=1)
 def _tables() -> _Tables:
     kinds = [files()[kind] for kind in KINDS]
     paths = list(itertools.chain.from_iterable(k.paths for k in kinds))
+    answers = [tuple(row) for k in kinds for row in k.answers]
+    ways = list(dict.fromkeys(answers))
     return _Tables(
         paths=Pool(paths),
         draw=Shelves("access_log: files", [k.weights for k in kinds]),
         median=np.concatenate([_sizes(k) for k in kinds]),
         varies=np.concatenate([np.full(len(k.paths), k.varies) for k in kinds]),
         length=np.array([len(path) for path in paths]),
-        answer=Shelves("access_log: answers", [row for k in kinds for row in k.answers]),
+        manner=np.array([ways.index(row) for row in answers]),
+        answer=Shelves("access_log: answers", ways),
     )
 
 
@@ -297,25 +304,31 @@ class Status(_Request):
 
     def in_burst(self, seed: int, path: str, at: Ints) -> npt.NDArray[np.bool_]:
         """Whether there is an error burst at these times: at most one in every ten minutes, 30 to 300 s long."""
-        slot, within = np.divmod(at, self._SLOT)
-        word = seeding.hash_words(seed, f"{path}#burst", slot.view(np.uint64))
-        there = seeding.to_uniform(word) < self.probability
-        shape = seeding.hash_words(seed, f"{path}#shape", slot.view(np.uint64))
-        begin = (shape & np.uint64(0xFFFF)).astype(np.int64) * (300_000_000 >> 16)
+        slot = at // self._SLOT
+        # Times ascend, so that the ten minutes of a block are few and side by side.
+        changes = np.flatnonzero(slot[1:] != slot[:-1]) + 1
+        lengths = np.diff(changes, prepend=0, append=len(slot))
+        slots = slot[np.concatenate(([0], changes))]
+        word = seeding.hash_words(seed, f"{path}#burst", slots.view(np.uint64))
+        shape = seeding.hash_words(seed, f"{path}#shape", slots.view(np.uint64))
+        begin = slots * self._SLOT + (shape & np.uint64(0xFFFF)).astype(np.int64) * (300_000_000 >> 16)
         length = 30_000_000 + ((shape >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64) * (270_000_000 >> 16)
-        return there & (within >= begin) & (within < begin + length)
+        length[seeding.to_uniform(word) >= self.probability] = 0
+        within: npt.NDArray[np.bool_] = (at >= np.repeat(begin, lengths)) & (at < np.repeat(begin + length, lengths))
+        return within
 
     def make(self, context: Context, path: str) -> Column:
         resource = _column(context, "resource", "file")
-        words = context.words(path)
-        codes = _tables().answer(resource, words) - 5 * resource
+        manner = _tables().manner[resource]
+        codes = _tables().answer(manner, context.words(path)) - 5 * manner
         fails = self._FAILS[_state(context)] & self.in_burst(context.seed, path, _column(context, "visit", "at"))
         rows = np.flatnonzero(fails)
         if len(rows):
             u = context.uniform(f"{path}#failure")[rows]
             code = np.searchsorted([0.7 * self._SHARE, 0.85 * self._SHARE, self._SHARE], u, side="right") + 5
             codes[rows] = np.where(code < len(STATUSES), code, codes[rows])
-        return np.array(STATUSES)[codes]
+        statuses: Ints = np.array(STATUSES)[codes]
+        return statuses
 
 
 class Size(_Request):

@@ -103,20 +103,22 @@ def access_log(
     A visit is a session: a page, its styles, scripts and images with short pauses, then perhaps another page. Address,
     agent and protocol are the visitor's. Scanners ask for what is not there. The site is the same for every seed: sizes
     are log-normal over the files of a kind; a file has one size, while that of a page, which is made anew for each
-    request, is log-normal around the page's own. In an error burst, half a minute to five minutes long, most pages fail.
+    request, is log-normal around the page's own. In an error burst, half a minute to five minutes long, most pages
+    fail.
 
     The addresses are nobody's: 198.18.0.0/15 (RFC 2544) and the three networks of RFC 5737.
 
     Args:
         seed: 0 … 2**64 - 1; a random one where none is given.
         format: ``"json"`` for records, ``"combined"`` for lines.
-        rate: requests a second of event time, on average over a week; at most some thousand, see below.
+        rate: requests a second of event time, on average over a week. Above some 950 a second the pauses of a visit are
+            shortened as much as is needed for visits to fit an epoch (65,536 rows); see `simlink.generators.sessions`.
         visitors: addresses with browsers, 1 … 100,000.
         bursts: error bursts a day, on average, 0 … 144.
         start: when event time begins: a datetime or date (without a zone: UTC), ISO 8601 text, or seconds since 1970.
 
     Raises:
-        ConfigError: an option that is not as said, or a rate at which visits do not fit an epoch of 65,536 rows.
+        ConfigError: an option that is not as said.
     """
     if format not in ("json", "combined"):
         raise ConfigError(f"access_log: format is 'json' or 'combined', not {format!r}")
@@ -128,7 +130,7 @@ def access_log(
         raise ConfigError(f"access_log: bursts is a number a day, from 0 to 144, not {bursts!r}")
     rhythm = Rhythm(rate, to_microseconds(start), hours=_HOURS, days=_DAYS)
     hidden: dict[str, Any] = {
-        "visit": Sessions(_JOURNEY, rhythm),
+        "visit": Sessions(_JOURNEY.paused(min(1.0, _JOURNEY.longest_pauses(rate) * 0.999)), rhythm),
         "visitor": site.Visitor(visitors),
         "resource": site.Resource(),
     }

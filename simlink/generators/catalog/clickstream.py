@@ -192,19 +192,18 @@ def clickstream(
 
 def _journey(conversion: float, think: float | None, rate: float) -> Journey:
     """The funnel, with as long a think time as was asked for."""
-
-    def journey(pause: float) -> Journey:
-        moves = funnel(conversion)
-        return Journey({"view": 1.0}, moves, dict.fromkeys(moves, pause), _SPREAD, "view", frozenset({"view"}))
-
-    room = journey(1.0).longest_pauses(rate)
+    moves = funnel(conversion)
+    journey = Journey({"view": 1.0}, moves, dict.fromkeys(moves, 1.0), _SPREAD, "view", frozenset({"view"}))
+    room = journey.longest_pauses(rate)
     if think is None:
-        return journey(min(_THINK, room * 0.999))
+        return journey.paused(min(_THINK, room * 0.999))
     if isinstance(think, bool) or not isinstance(think, int | float) or not 0 < think < math.inf:
         raise ConfigError(f"clickstream: think is a number of seconds above 0, not {think!r}")
     if think > room:
-        raise ConfigError(f"clickstream: at a rate of {rate:g} a median think time is {room:.3g} s at most, not {think}")
-    return journey(float(think))
+        raise ConfigError(
+            f"clickstream: at a rate of {rate:g} a median think time is {room:.3g} s at most, not {think}"
+        )
+    return journey.paused(float(think))
 
 
 def _at_least_one(cents: Floats) -> npt.NDArray[np.int64]:
