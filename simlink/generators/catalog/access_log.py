@@ -142,7 +142,7 @@ def access_log(
         "method": site.Method(),
         "path": site.Path(),
         "protocol": site.protocol(visitors),
-        "request": fields.constant(None),
+        "request": fields.constant(None).returns(str),
         "status": site.Status(bursts),
         "bytes": site.Size(),
         "referer": site.Referer(),
