@@ -52,10 +52,11 @@ class Text(Serializer):
 
     def _lines(self, lines: Lines) -> list[bytes]:
         """All at once, while nothing is wrong."""
-        text = lines.text
-        if lines.length and "\r" not in text and text.count("\n") == lines.length - 1:
-            try:
-                return text.encode().split(b"\n")
-            except UnicodeEncodeError:
-                pass
+        try:
+            text = lines.text.encode()
+        except UnicodeEncodeError:
+            return super().dumps_many(lines.lines())
+        bodies = text.split(b"\n")
+        if lines.length == len(bodies) and b"\r" not in text:
+            return bodies
         return super().dumps_many(lines.lines())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, product
+from itertools import product
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from simlink.block import Block, Coded, Column, FieldType, Kind, Lines, Masked, Pool, Schema, as_list
+from simlink.block import Block, Coded, Column, FieldType, Kind, Lines, Masked, Pool, Schema
 from simlink.generators.field import Bound, Context, Field, Scope, object_array
 from simlink.generators.generator import Generator
 from simlink.generators.preview import Preview
@@ -114,7 +115,11 @@ class _Writer:
             _with(columns["referer"], ' "', '" "'),
             _with(columns["agent"], "", '"\n'),
         ]
-        return "".join(chain.from_iterable(zip(*parts, strict=True)))[:-1]
+        # A strided assignment puts them in order twice as fast as a zip does.
+        pieces = [""] * (len(parts) * block.length)
+        for place, part in enumerate(parts):
+            pieces[place :: len(parts)] = part
+        return "".join(pieces)[:-1]
 
     def _request(self, *columns: Column) -> list[str]:
         """Method, path and protocol as one text; there are not many, and they are made once."""
@@ -147,9 +152,7 @@ def _with(column: Column, before: str, after: str) -> list[str]:
 
 
 def _numbers(column: Column) -> list[str]:
-    """Integers as text, all at once; a dash where there is none."""
+    """Integers from 0 up as text, all at once; a dash where there is none."""
     assert isinstance(column, Masked)
-    texts = repr(as_list(column.values))[1:-1].split(", ")
-    for row in np.flatnonzero(~column.present).tolist():
-        texts[row] = "-"
-    return texts
+    numbers = np.where(column.present, np.asarray(column.values), -1)
+    return msgspec.json.encode(numbers.tolist())[1:-1].decode().replace("-1", "-").split(",")
