@@ -147,7 +147,7 @@ def clickstream(
         rate: events a second of event time, on average over a week. It does not pace anything.
         conversion: the share of the sessions in which something is bought, 0 to 0.5.
         think: the median of the time between two events of a session, in seconds. By default 10; less where the rate is
-            above some 300 a second, as much as then fits: sessions last a quarter of an epoch (65,536 rows) on average
+            above some 400 a second, as much as then fits: sessions last a quarter of an epoch (65,536 rows) on average
             at most.
         start: when event time begins: a datetime or date (without a zone: UTC), ISO 8601 text, or seconds since 1970.
         format: of the timestamp: ``"ms"``, ``"us"``, ``"s"`` or ``"iso"``.
