@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from simlink.block import Block
+from simlink.block import Block, Lines
 from simlink.errors import ConfigError, DecodeError, EncodeError
 from simlink.serializers.json_cells import block_bodies, bodies_of
 from simlink.serializers.json_check import check, foreign
@@ -91,6 +91,8 @@ class Json(Serializer):
             raise DecodeError(f"not JSON: {error}", body=bytes(body)) from error
 
     def dumps_many(self, values: Block | Sequence[Any]) -> list[bytes]:
+        if isinstance(values, Lines):
+            values = values.lines()
         if isinstance(values, Block):
             try:
                 return block_bodies(values, self._encoder)
