@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from simlink import fields as fields
     from simlink import generators as generators
     from simlink import testing as testing
+    from simlink.balancing.balancer import Balancer as Balancer
+    from simlink.balancing.least_connections import LeastConnections as LeastConnections
+    from simlink.balancing.member import Member as Member
+    from simlink.balancing.pick import EndpointLoad as EndpointLoad
+    from simlink.balancing.pick import Pick as Pick
+    from simlink.balancing.pick import Verdict as Verdict
+    from simlink.balancing.round_robin import RoundRobin as RoundRobin
+    from simlink.balancing.slow_start import SlowStart as SlowStart
+    from simlink.balancing.uniform import Random as Random
     from simlink.block import Block as Block
     from simlink.channels.channel import Channel as Channel
     from simlink.channels.channel import queue as queue
@@ -78,6 +87,15 @@ __version__ = "0.1.0"
 _MODULES = ("aio", "arrivals", "errors", "fields", "generators", "testing")
 
 _HOMES = {
+    "Balancer": "balancing.balancer",
+    "LeastConnections": "balancing.least_connections",
+    "Member": "balancing.member",
+    "EndpointLoad": "balancing.pick",
+    "Pick": "balancing.pick",
+    "Verdict": "balancing.pick",
+    "RoundRobin": "balancing.round_robin",
+    "SlowStart": "balancing.slow_start",
+    "Random": "balancing.uniform",
     "Block": "block",
     "Channel": "channels.channel",
     "queue": "channels.channel",
