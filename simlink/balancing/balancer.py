@@ -219,7 +219,7 @@ class Balancer(ABC):
         }
 
     def _cost(self, load: EndpointLoad) -> float:
-        return load.in_flight / load.weight
+        return burden(load) / load.weight
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(load.name for load in self._ready)})"

@@ -84,7 +84,7 @@ class PeakEwma(Balancer):
             load = other
         load.in_flight += count
         load.picks += count
-        return Pick(load, now, count, count, 0)
+        return Pick(load, now, count, count)
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:
         load, other = two(endpoints, self._uniform)

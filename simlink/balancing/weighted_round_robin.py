@@ -54,7 +54,8 @@ class WeightedRoundRobin(Balancer):
         load = self._ready[place]
         load.in_flight += count
         load.picks += count
-        return Pick(load, self._clock(), count, count, 0)
+        clock = self._clock
+        return Pick(load, clock(), count, count)
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:
         return self._turn(endpoints, 1)
