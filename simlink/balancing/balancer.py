@@ -39,6 +39,9 @@ class Balancer(ABC):
     weighted: ClassVar[bool] = True
     """Whether the strategy follows weights. Where it does not, unequal weights are refused."""
 
+    keyed: ClassVar[bool] = True
+    """Whether the choice may depend on a message's key: True for a strategy of your own, unless it says otherwise."""
+
     _learns: ClassVar[bool] = False
 
     _ready: list[EndpointLoad]

@@ -21,6 +21,7 @@ class LeastConnections(Balancer):
     """
 
     name: ClassVar[str] = "least_connections"
+    keyed: ClassVar[bool] = False
 
     def _forget(self) -> None:
         super()._forget()

@@ -43,6 +43,7 @@ class LeastEstimatedDelay(Balancer):
     """
 
     name: ClassVar[str] = "least_estimated_delay"
+    keyed: ClassVar[bool] = False
     _learns: ClassVar[bool] = True
 
     def _forget(self) -> None:

@@ -38,6 +38,7 @@ class PeakEwma(Balancer):
     """
 
     name: ClassVar[str] = "peak_ewma"
+    keyed: ClassVar[bool] = False
     _learns: ClassVar[bool] = True
 
     def __init__(self, tau: float = 10.0) -> None:

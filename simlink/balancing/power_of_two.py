@@ -19,6 +19,7 @@ class PowerOfTwoChoices(Balancer):
     """
 
     name: ClassVar[str] = "power_of_two"
+    keyed: ClassVar[bool] = False
 
     def _forget(self) -> None:
         super()._forget()

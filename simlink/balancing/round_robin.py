@@ -20,6 +20,7 @@ class RoundRobin(Balancer):
     """
 
     name: ClassVar[str] = "round_robin"
+    keyed: ClassVar[bool] = False
     weighted: ClassVar[bool] = False
 
     def _forget(self) -> None:

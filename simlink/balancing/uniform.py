@@ -20,6 +20,7 @@ class Random(Balancer):
     """
 
     name: ClassVar[str] = "random"
+    keyed: ClassVar[bool] = False
 
     def _forget(self) -> None:
         super()._forget()

@@ -20,6 +20,7 @@ class WeightedRoundRobin(Balancer):
     """
 
     name: ClassVar[str] = "weighted_round_robin"
+    keyed: ClassVar[bool] = False
 
     def _forget(self) -> None:
         super()._forget()

@@ -33,6 +33,11 @@ def test_a_strategy_knows_its_name():
     assert {name: balancer(name).name for name in STRATEGIES} == {name: name for name in STRATEGIES}
 
 
+def test_who_looks_at_keys():
+    assert [name for name in STRATEGIES if balancer(name).keyed] == ["consistent_hash"]
+    assert (balancer(First).keyed, simlink.SlowStart(balancer("led")).keyed) == (True, False)
+
+
 def test_the_default_goes_by_what_is_in_flight():
     assert type(balancer()) is simlink.LeastConnections
 
