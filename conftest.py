@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
@@ -9,6 +11,11 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 # A property holds or it does not; how long an example takes says how busy the machine is.
 settings.register_profile("simlink", deadline=None)
 settings.load_profile("simlink")
+
+# Whoever starts the suite in the background (nohup, a shell's &) has it ignore Ctrl-C, and all that it starts; the
+# tests of Ctrl-C are not about that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Blocks of one page share a namespace, so that a page reads as one session. ```python no-run``` is shown only.
 pytest_collect_file = Sybil(

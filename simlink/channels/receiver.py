@@ -374,7 +374,9 @@ class Receiver:
             hand = self._hand
             assert hand is not None
             first = self._row + 1
-            batch = hand.batch if first == 0 else hand.batch[first:]
+            # Never the hand's own batch: that and the hand would refer to each other, and stay, with all their bodies,
+            # until the garbage collector comes by. It counts objects, and 4,096 bodies are one.
+            batch = hand.batch._view() if first == 0 else hand.batch[first:]
             batch._settle = lambda verdict, h=hand, f=first: self._settle_rows(h, f, len(h.batch), verdict)
             self._row = first
             self._whole = True

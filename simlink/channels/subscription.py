@@ -51,17 +51,20 @@ class Origin:
         self._left.update(dict.fromkeys(range(first, stop), subscriptions))
 
     def settled(self, first: int, stop: int, verdict: Verdict) -> None:
-        if self.on_settled is None:
-            return
         if self._left is None:
-            self.on_settled(first, stop, verdict)
+            self.tell(first, stop, verdict)
             return
         for row in range(first, stop):
             left = self._left.pop(row, 1) - 1
             if left:
                 self._left[row] = left
             else:
-                self.on_settled(row, row + 1, verdict)
+                self.tell(row, row + 1, verdict)
+
+    def tell(self, first: int, stop: int, verdict: Verdict) -> None:
+        """These rows are settled."""
+        if self.on_settled is not None:
+            self.on_settled(first, stop, verdict)
 
 
 class Segment:

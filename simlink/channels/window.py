@@ -82,6 +82,10 @@ class Entry:
         return [row for row, mark in enumerate(self.marks) if mark == state]
 
 
+_NOBODY = Entry(Batch([]), 0, Totals())
+"""Whose flights they are that nothing can change any more: their batch, and its bodies, are let go of at once."""
+
+
 class _Flight:
     """The rows ``row … row + count - 1`` of an entry, submitted at ``position``.
 
@@ -202,16 +206,17 @@ class Window:
             while at < len(self._flights) and self._flights[at].position < outcome.stop:
                 flight = self._flights[at]
                 covered = outcome.first <= flight.position and flight.position + flight.count <= outcome.stop
-                if covered and self._mark_whole(flight, outcome):
-                    at += 1
-                    continue
-                begin = max(outcome.first - flight.position, 0)
-                stop = min(outcome.stop - flight.position, flight.count)
-                for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
-                    if outcome.kind is OutcomeKind.RETURNED:
-                        self._give_back(flight, first, end, ambiguous=outcome.ambiguous)
-                    else:
-                        self._mark(flight, first, end, outcome)
+                if not covered or not self._mark_whole(flight, outcome):
+                    begin = max(outcome.first - flight.position, 0)
+                    stop = min(outcome.stop - flight.position, flight.count)
+                    for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
+                        if outcome.kind is OutcomeKind.RETURNED:
+                            self._give_back(flight, first, end, ambiguous=outcome.ambiguous)
+                        else:
+                            self._mark(flight, first, end, outcome)
+                if not flight.live:
+                    # Its place stays for a while, in a list that is cut now and then; what was sent must not.
+                    flight.entry = _NOBODY
                 at += 1
         self._drop_resolved()
 

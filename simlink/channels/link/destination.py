@@ -40,22 +40,30 @@ PAUSE = 0.02
 
 
 class LinkOrigin(Origin):
-    """An Origin that knows its link and the position of its first row."""
+    """An Origin that knows its link and the position of its first row.
 
-    __slots__ = ("batch", "link", "position")
+    It does not refer to itself, not even by a bound callback: a batch must be gone with its last reference, and not
+    when the garbage collector comes by, which counts objects and knows nothing of the megabytes that they hold.
+    """
+
+    __slots__ = ("_told", "batch", "link", "position")
 
     def __init__(
         self,
         link: ReceiverLink,
         position: int,
         batch: Batch,
-        on_settled: Callable[[LinkOrigin, int, int, Verdict], None],
+        told: Callable[[LinkOrigin, int, int, Verdict], None],
         ready: Callable[[], bool],
     ) -> None:
-        super().__init__(partial(on_settled, self), ready)
+        super().__init__(None, ready)
         self.link = link
         self.position = position
         self.batch = batch
+        self._told = told
+
+    def tell(self, first: int, stop: int, verdict: Verdict) -> None:
+        self._told(self, first, stop, verdict)
 
 
 class Destination:
