@@ -88,6 +88,20 @@ def test_a_slow_endpoint_that_recovers_is_found_out():
     assert simulation.run(637)["e0"] >= 32
 
 
+def test_waiting_behind_others_is_not_held_against_an_endpoint():
+    now = [0.0]
+    made = balancer("least_estimated_delay")
+    made.bind(lambda: now[0], Random(1))
+    made.update([Member("a")])
+    for _ in range(20):
+        queue = [made.pick() for _ in range(10)]
+        for pick in queue:  # one at a time, 10 ms each: the last one waits for 100 ms
+            now[0] += 0.010
+            pick.close(Verdict.OK)
+    books = made.snapshot()["a"]
+    assert (books["cost"], books["latency"] > 0.03) == (pytest.approx(0.010), True)
+
+
 def test_shares_follow_weights_under_load():
     for name in ["random", "weighted_round_robin", "least_connections"]:
         made = balancer(name)
