@@ -279,11 +279,13 @@ class Batch:
     def nbytes(self) -> int:
         """The bytes of all bodies and keys; what bounds in bytes count."""
         if self._nbytes < 0:
-            total = sum(map(len, self.bodies))
-            if isinstance(self.keys, Same):
-                total += len(self.keys) * len(self.keys.value or b"")
+            bodies, keys = self.bodies, self.keys
+            total = len(bodies[0]) if len(bodies) == 1 else sum(map(len, bodies))
+            if isinstance(keys, Same):
+                if keys.value:
+                    total += keys.length * len(keys.value)
             else:
-                total += sum(map(len, filter(None, self.keys)))
+                total += sum(map(len, filter(None, keys)))
             self._nbytes = total
         return self._nbytes
 
