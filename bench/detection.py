@@ -3,12 +3,12 @@
     python bench/detection.py [--hours 10] [--seed 1]
 
 One endpoint, in virtual time, watched by the detectors themselves: a beat each 100 ms, spread normally by 20 ms; one
-gap in a hundred is 500 ms longer, a stall that passes. A crash falls evenly within a gap; what counts from it is the time
-until the detector's deadline. A false death is a gap that ends after that deadline. ``table`` returns the rows, so that
+gap in a hundred is 500 ms longer, a stall that passes. A crash falls evenly within a gap; what counts is the time
+from it until the detector's deadline. A false death is a gap that ends after that deadline. ``table`` returns the rows, so that
 another program may print them in a table of its own.
 
-Phi without a pause comes out slower than in the reference, and more often right under loss: there a gap that convicted was
-not learnt, here every gap that ends is.
+Phi without a pause comes out slower than in the reference, and more often right under loss: there a gap that convicted
+was not learnt, here every gap that ends is.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def watch(detector: FailureDetector, between: np.ndarray, rng: np.random.Generat
 
 
 def longest_of_window(values: np.ndarray, window: int) -> np.ndarray:
-    """For each place the maximum of the ``window`` values before it, 0 where there are none. By doubling: O(n log n)."""
+    """For each place the maximum of the ``window`` values before it, 0 where there are none; by doubling."""
     best, width = values, 1
     while 2 * width <= window:
         best = np.maximum(best, np.concatenate([np.zeros(width), best[:-width]]))
