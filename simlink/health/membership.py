@@ -126,7 +126,7 @@ class Membership:
             return
         before, endpoint.incarnation = endpoint.incarnation, incarnation
         if endpoint.lived and incarnation != before:
-            self._moving[name] = None
+            self._move_panicked(endpoint)
             if endpoint.state is not State.DEAD:
                 self._die(endpoint, now, "a new incarnation: the one before is gone", proven=True)
         born = not endpoint.lived
@@ -165,6 +165,7 @@ class Membership:
         self._view = None
         if endpoint.state is State.DEAD:
             endpoint.proven = True
+            self._move_panicked(endpoint)
             self._schedule(endpoint)
         else:
             self._die(endpoint, now, why, proven=True)
@@ -437,13 +438,18 @@ class Membership:
 
     def _judge_dead(self, endpoint: Endpoint, now: float, level: Level) -> None:
         if now >= endpoint.pulse:
-            self._moving[endpoint.name] = None
-            endpoint.pulse = _NEVER
+            self._move_panicked(endpoint)
             self._view = None  # if the panic goes on, the next look sets the next one
         if endpoint.back and now >= endpoint.quarantine:
             endpoint.back = False
             if level is Level.ALIVE:  # else it fell silent again, and the next sign of life is what it waits for
                 self._revive(endpoint, now)
+
+    def _move_panicked(self, endpoint: Endpoint) -> None:
+        """Have what a dead one was given in panic moved, if it may have been given anything."""
+        if endpoint.pulse < _NEVER:
+            self._moving[endpoint.name] = None
+            endpoint.pulse = _NEVER
 
     def _next_step(self, endpoint: Endpoint) -> float:
         if endpoint.warm_since is None:
