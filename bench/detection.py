@@ -4,8 +4,8 @@
 
 One endpoint, in virtual time, watched by the detectors themselves: a beat each 100 ms, spread normally by 20 ms; one
 gap in a hundred is 500 ms longer, a stall that passes. A crash falls evenly within a gap; what counts is the time
-from it until the detector's deadline. A false death is a gap that ends after that deadline. ``table`` returns the rows, so that
-another program may print them in a table of its own.
+from it until the detector's deadline. A false death is a gap that ends after that deadline. ``table`` returns the rows,
+so that another program may print them in a table of its own.
 
 Phi without a pause comes out slower than in the reference, and more often right under loss: there a gap that convicted
 was not learnt, here every gap that ends is.

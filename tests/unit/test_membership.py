@@ -137,7 +137,9 @@ def test_return_is_one_batch_then_a_share_that_grows():
     pool = Pool("a", "b", slow_start=10.0)
     pool.kill("a", incarnation=2)
     assert pool.state("a") is State.HALF_OPEN
-    assert pool.eligible() == {"a": 0.1, "b": 1.0}
+    assert pool.eligible() == {"a": 1.0, "b": 1.0}  # it is one batch, and must be given for the endpoint to go on
+    pool.members.probe_done("a", pool.now, ok=True)  # of what it held before
+    assert pool.state("a") is State.HALF_OPEN
     pool.members.probe_taken("a", pool.now)
     assert pool.eligible() == {"b": 1.0}
     pool.members.probe_done("a", pool.now, ok=True)
@@ -289,6 +291,7 @@ def test_one_added_to_a_running_pool_starts_slowly():
 def test_without_slow_start_the_trial_is_all():
     pool = Pool("a", "b", slow_start=0.0)
     pool.kill("a", 2)
+    pool.members.probe_taken("a", pool.now)
     pool.members.probe_done("a", pool.now, ok=True)
     pool.collect()
     assert pool.state("a") is State.UP
@@ -309,7 +312,7 @@ def test_panic_uses_all_that_are_not_proven_dead():
     assert set(pool.eligible()) == {"a", "d", "e"}
     pool.beating.add("a")
     pool.run(0.5)
-    assert pool.eligible() == {"a": 0.1, "d": 1.0, "e": 1.0}
+    assert pool.eligible() == {"a": 1.0, "d": 1.0, "e": 1.0}
     assert pool.members.panic is False
 
 
