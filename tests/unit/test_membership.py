@@ -196,7 +196,20 @@ def test_repeated_death_is_quarantined_for_longer_each_time_and_never_for_long()
         whole = min(2.0**number, 30.0)
         assert whole / 2 <= stay + 1e-9
         assert stay <= whole + 0.2
-    assert len({round(stay, 1) for stay in stays[6:]}) > 1  # not all at the same moment
+
+
+def test_those_that_die_together_do_not_return_together():
+    stays = []
+    for seed in range(10):
+        members = Membership(Heartbeat(1.0), random=Random(seed), quarantine=8.0)
+        members.add("a", 0.0)
+        for life in (1, 2, 3):
+            members.connected("a", 0.0, life)
+        assert members.tick(0.0)[-1].new is State.DEAD
+        stays.append(members.next_deadline())
+    assert len(set(stays)) == 10
+    assert 4.0 <= min(stays)
+    assert max(stays) <= 8.0
 
 
 def test_a_quiet_life_makes_up_for_a_death():
