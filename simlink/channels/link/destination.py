@@ -415,6 +415,7 @@ class Destination:
             "parked": sum(b - a for link in self.links.values() for a, b, _ in link.parked),
             "duplicates": self.duplicates,
             "undecided": self.dedup.forgotten,
+            "evicted": self.dedup.evicted,
             "orphans": self.orphans,
         }
 
