@@ -51,6 +51,12 @@ class TcpDriver(Driver):
             int, 8 * 1024 * 1024, "the longest frame, and so about the longest body", minimum=1024
         ),
         "max_connections": Option(int, 1024, "how many senders a listener lets in", minimum=1),
+        "unread_bytes": Option(
+            int,
+            64 * 1024 * 1024,
+            "what a listener holds of incomplete frames, over all connections; beyond it they are not read",
+            minimum=1,
+        ),
         "buffer_messages": Option(int, 65_536, "bound of each subscription's buffer, in messages", minimum=1),
         "buffer_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes", minimum=1),
         **tls.OPTIONS,
@@ -69,6 +75,7 @@ class TcpDriver(Driver):
         frame_timeout: float = 30.0,
         max_frame_bytes: int = 8 * 1024 * 1024,
         max_connections: int = 1024,
+        unread_bytes: int = 64 * 1024 * 1024,
         buffer_messages: int = 65_536,
         buffer_bytes: int = 16 * 1024 * 1024,
         **security: Any,
@@ -95,6 +102,7 @@ class TcpDriver(Driver):
             frame_timeout,
             max_frame_bytes,
             max_connections,
+            unread_bytes,
             tls.Tls.of(security, secure=scheme == "tcps", where=str(target)),
             credentials.Secret.of(target, "secret", security.get("secret"), family="tcp"),
         )

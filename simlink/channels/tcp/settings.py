@@ -25,6 +25,7 @@ class Settings:
     frame_timeout: float = 30.0
     max_frame_bytes: int = 8 * 1024 * 1024
     max_connections: int = 1024
+    unread_bytes: int = 64 * 1024 * 1024
     tls: Tls | None = None
     secret: Secret = field(default_factory=lambda: Secret("secret"))
 
