@@ -21,8 +21,8 @@ from simlink.channels.http.sessions import Session
 from simlink.channels.http.settings import Settings
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import Destination
+from simlink.channels.link.reception import Bounds
 from simlink.channels.link.withdraw import unowned
-from simlink.channels.tcp.settings import Bounds
 from simlink.channels.wire.frames import (
     Accept,
     BatchFrame,

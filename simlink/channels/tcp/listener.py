@@ -20,9 +20,10 @@ from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import PAUSE, Destination
 from simlink.channels.link.receiver import ReceiverLink
+from simlink.channels.link.reception import Bounds
 from simlink.channels.tcp.connection import Connection
 from simlink.channels.tcp.door import Door, bind
-from simlink.channels.tcp.settings import Bounds, Settings, shown
+from simlink.channels.tcp.settings import Settings, shown
 from simlink.channels.tcp.unread import Unread
 from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import (
