@@ -1,10 +1,12 @@
 """Every bench, one after the other, as one table of what was reached against what was asked; the page is kept in docs.
 
-    python bench/all.py [--quick] [--out docs/benchmarks.md]
+    python bench/all.py [--quick] [--out docs/benchmarks.md] [QUESTION …]
 
 Each question is a program of its own (bench_*.py), where ours, the floor written by hand and the peer take turns within
 one run. Figures are medians; ratios are what travels between machines. ``--quick`` shortens everything: for a look, not
-for a record. Notes that explain a shortfall are read from bench/notes.toml and stand under the table.
+for a record. With ``--out`` the rows are kept beside the page in bench/recorded.json, question by question, so that one
+question can be asked again without the others. Notes that explain a shortfall are read from bench/notes.toml and stand
+under the table.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+RECORDED = HERE / "recorded.json"
 
 
 @dataclass
@@ -236,49 +240,8 @@ def soak(quick: bool) -> Iterator[Row]:
     )
 
 
-def machine() -> str:
-    name = "unknown processor"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{name}, {os.cpu_count()} cores, {memory_gib:.0f} GiB; {platform.system()} {platform.release()}; "
-        f"CPython {platform.python_version()}; load at the start {os.getloadavg()[0]:.1f}"
-    )
-
-
-def page(rows: list[Row], where: str, notes: dict[str, str]) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        "Ours beside a floor written by hand and beside the peer, in the same run; medians of several. Machines are",
-        "noisy: the ratios are what counts. `python bench/all.py` prints this table; `--out` keeps it as this page.",
-        "",
-        f"Measured on: {where}.",
-        "",
-        "| work | ours | against | ratio | reach | |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [f"| {r.what} | {r.ours} | {r.against} | {r.ratio} | {r.reach} | {'✓' if r.met else '✗'} |" for r in rows]
-    short = [r.what for r in rows if not r.met]
-    lines += ["", "## Shortfalls", ""]
-    if not short:
-        lines.append("None in this run.")
-    for what in dict.fromkeys(short):
-        reason = next((note for start, note in notes.items() if what.startswith(start)), "Not explained yet.")
-        lines.append(f"- **{what}**: {reason}")
-    lines += ["", "## How to read it", "", notes.get("reading", "")]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="short runs: for a look, not for a record")
-    parser.add_argument("--out", type=Path, help="write the page here as well")
-    options = parser.parse_args()
-    where = machine()
-    rows: list[Row] = []
+QUESTIONS = {
+    question.__name__: question
     for question in (
         generated,
         cataloged,
@@ -294,15 +257,93 @@ def main() -> None:
         pace,
         starting,
         soak,
-    ):
-        try:
-            rows += question(options.quick)
-        except subprocess.CalledProcessError as error:
-            # The others are still worth having, and the page says that this one is missing.
-            rows.append(
-                Row(f"bench of {question.__name__}", "did not finish", f"exit {error.returncode}", "", "", False)
-            )
-    text = page(rows, where, tomllib.loads((HERE / "notes.toml").read_text()))
+    )
+}
+
+
+@dataclass
+class Record:
+    """What a question came to, when, and how busy the machine was at its start."""
+
+    date: str
+    load: float
+    where: str
+    rows: list[Row]
+
+
+def machine() -> str:
+    name = "unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{name}, {os.cpu_count()} cores, {memory_gib:.0f} GiB; {platform.system()} {platform.release()}; "
+        f"CPython {platform.python_version()}"
+    )
+
+
+def record(name: str, quick: bool) -> Record:
+    """Ask a question."""
+    load = os.getloadavg()[0]
+    try:
+        rows = list(QUESTIONS[name](quick))
+    except subprocess.CalledProcessError as error:
+        # The others are still worth having, and the page says that this one is missing.
+        rows = [Row(f"bench of {name}", "did not finish", f"exit {error.returncode}", "", "", False)]
+    return Record(datetime.now(UTC).date().isoformat(), round(load, 1), machine(), rows)
+
+
+def recorded() -> dict[str, Record]:
+    """What was kept of earlier runs."""
+    if not RECORDED.exists():
+        return {}
+    kept = json.loads(RECORDED.read_text())
+    return {name: Record(**{**one, "rows": [Row(**row) for row in one["rows"]]}) for name, one in kept.items()}
+
+
+def page(records: dict[str, Record], notes: dict[str, str]) -> str:
+    rows = [row for one in records.values() for row in one.rows]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Ours beside a floor written by hand and beside the peer, in the same run; medians of several. Machines are",
+        "noisy: the ratios are what counts. `python bench/all.py` prints this table; `--out` keeps it as this page.",
+        "[Balancing](balancing.md) has a page of its own.",
+        "",
+        *(f"Measured on: {where}." for where in dict.fromkeys(one.where for one in records.values())),
+        "",
+        "| work | ours | against | ratio | reach | |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {r.what} | {r.ours} | {r.against} | {r.ratio} | {r.reach} | {'✓' if r.met else '✗'} |" for r in rows]
+    asked = "; ".join(f"{name} {one.date}, {one.load}" for name, one in records.items())
+    lines += ["", f"When, and the load average of the machine as each question began: {asked}."]
+    short = [r.what for r in rows if not r.met]
+    lines += ["", "## Shortfalls", ""]
+    if not short:
+        lines.append("None in this run.")
+    for what in dict.fromkeys(short):
+        reason = next((note for start, note in notes.items() if what.startswith(start)), "Not explained yet.")
+        lines.append(f"- **{what}**: {reason}")
+    lines += ["", "## How to read it", "", notes.get("reading", "")]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="short runs: for a look, not for a record")
+    parser.add_argument("--out", type=Path, help="keep the rows, and write the page of all that is kept here as well")
+    options = parser.parse_args()
+    if unknown := set(options.questions) - set(QUESTIONS):
+        parser.error(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    records = {name: record(name, options.quick) for name in options.questions or QUESTIONS}
+    if options.out:
+        known = recorded() | records
+        records = {name: known[name] for name in QUESTIONS if name in known}
+        RECORDED.write_text(json.dumps({name: asdict(one) for name, one in records.items()}, indent=1) + "\n")
+    text = page(records, tomllib.loads((HERE / "notes.toml").read_text()))
     print(text)
     if options.out:
         options.out.write_text(text)
