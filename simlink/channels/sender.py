@@ -110,7 +110,12 @@ class Sender:
                 if self.window.room() < limit and self._clock() >= deadline:
                     raise self._no_room()
             entry = self.window.add(batch, totals)
-            self._push()
+            try:
+                self._push()
+            except BaseException:
+                # It is in the window all the same, and a pool's balancer may do better next time.
+                self._watch_later()
+                raise
             if self.window.messages * 2 > self.window.max_messages or self.window.nbytes * 2 > self.window.max_bytes:
                 self._pump(0.0)
         self._watch()
@@ -126,6 +131,14 @@ class Sender:
         with self._entered():
             self._check()
             self._connect(deadline)
+        self._watch()
+
+    def entered(self) -> _Entered:
+        """A context in which nobody else uses the driver, for what only it knows."""
+        return self._door
+
+    def look_after(self) -> None:
+        """Something has begun that must go on without a caller."""
         self._watch()
 
     @property
@@ -219,7 +232,10 @@ class Sender:
             # A driver need not translate what the operating system says; it does where trying again may help.
             raise ConnectError(f"{self.url}: {error}", url=self.url) from error
 
-    def _nobody(self, error: ConnectError) -> ConnectTimeout:
+    def _nobody(self, error: ConnectError) -> TransportError:
+        obstacle = self.driver.obstacle()
+        if isinstance(obstacle, TransportError):
+            return obstacle
         return ConnectTimeout(f"no answer in time: {error}", url=self.url, endpoint=error.endpoint, retryable=True)
 
     def _next_backoff(self) -> float:
@@ -228,7 +244,10 @@ class Sender:
         self._backoff = min(self._backoff * 2, _MAX_BACKOFF)
         return pause
 
-    def _no_room(self) -> SendTimeout:
+    def _no_room(self) -> TransportError:
+        obstacle = self.driver.obstacle()
+        if isinstance(obstacle, TransportError):
+            return obstacle
         held = f"{self.window.messages} messages, {self.window.nbytes} bytes"
         down = f"; the link is down: {self._cause}" if self._broken else ""
         hint = "read concurrently or raise the bound with window= or window_bytes="
@@ -312,11 +331,13 @@ class Sender:
             self._nudge.set()
         if self._backstop is None and (self.window.messages or self.driver.idle_interval < math.inf):
             with self._lock:
-                if self._backstop is None and not self._closing:
-                    self._backstop = threading.Thread(
-                        target=self._look_after, name=f"simlink-send-{self.url}", daemon=True
-                    )
-                    self._backstop.start()
+                self._watch_later()
+
+    def _watch_later(self) -> None:
+        """As `_watch`, with the lock held."""
+        if self._backstop is None and not self._closing:
+            self._backstop = threading.Thread(target=self._look_after, name=f"simlink-send-{self.url}", daemon=True)
+            self._backstop.start()
 
     def _look_after(self) -> None:
         while True:

@@ -43,6 +43,7 @@ class HttpDriver(Driver):
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("http", "https")
+    several: ClassVar[bool] = True
     options: ClassVar[Mapping[str, Option]] = {
         "rest": Option(bool, False, "post one record a request to any endpoint; nothing is received"),
         "method": Option(str, "POST", "of rest requests", choices=("POST", "PUT", "PATCH")),

@@ -23,6 +23,7 @@ from simlink.channels.wire.frames import (
     FrameError,
     Heartbeat,
     Hello,
+    Moved,
     Returned,
     Run,
     Settle,
@@ -89,6 +90,8 @@ class SenderLink:
         self._credit_bytes = 0  # that may still be sent
         self._bytes_sent = 0
         self._lows = _Lows()
+        self._moved = Runs()  # that were withdrawn from this incarnation, which may not know
+        self._telling: list[Run] = []  # those of them that it holds, and must be told of before anything else
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -126,7 +129,10 @@ class SenderLink:
             self.sent = self.accepted
             # What the queue voids is voided for good; were the connection lost again, it is told again.
             self._failed = deque([(self.accepted, self.next)] if self.accepted < self.next else [])
+            self._tell_moved(frame.settled + self._base)
         else:
+            self._moved = Runs(self.next)
+            self._telling = []
             self._give_up(self.resolved.mark, out, ambiguous=True)
             self.incarnation = frame.incarnation
             self._base = self.sent = self.accepted = self.next
@@ -139,6 +145,24 @@ class SenderLink:
         self.peer_max_frame_bytes = min(frame.max_frame_bytes or MAX_FRAME_BYTES, self.max_frame_bytes)
         self.connected = True
         return out
+
+    def withdraw(self) -> list[Outcome]:
+        """Take back everything unresolved, for it goes elsewhere. The connection must be given up first; when the same
+        incarnation is met again it is told, before anything else, what of that it has accepted meanwhile."""
+        assert not self.connected
+        for first, stop in self.resolved.missing(self._base, self.sent):
+            self._moved.add(first, stop)
+        out: list[Outcome] = []
+        self._give_up(self.resolved.mark, out, ambiguous=True)
+        return out
+
+    def _tell_moved(self, settled: int) -> None:
+        self._moved.forget_below(settled)
+        self._telling = [
+            (first - self._base, min(stop, self.accepted) - self._base)
+            for first, stop in self._moved.runs()
+            if first < self.accepted
+        ]
 
     def lost(self) -> None:
         """The connection is gone: what became of the rest is told by the next `welcome`."""
@@ -186,13 +210,20 @@ class SenderLink:
 
     def sendable(self) -> bool:
         """Whether `produce` would give something."""
-        if not self.connected or not self._queue:
+        if not self.connected:
+            return False
+        if self._telling:
+            return True
+        if not self._queue:
             return False
         return self._queue[0][2] is None or (self.sent < self._credit and self._bytes_sent < self._credit_bytes)
 
     def produce(self, out: list[Outcome]) -> bytes | None:
         """The next frame as bytes, as far as the credit goes; FAILED outcomes are put into ``out``."""
         while self.sendable():
+            if self._telling:
+                telling, self._telling = self._telling, []
+                return encode(Moved(telling))
             first, stop, batch = self._queue[0]
             if batch is None:
                 self._queue.popleft()

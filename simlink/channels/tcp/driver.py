@@ -39,6 +39,7 @@ class TcpDriver(Driver):
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("tcp", "tcps")
+    several: ClassVar[bool] = True
     options: ClassVar[Mapping[str, Option]] = {
         "heartbeat": Option(float, 1.0, "seconds after which a silent end is heard anyway", minimum=0.01),
         "dead": Option(float, 5.0, "seconds of silence after which a connection is given up", minimum=0.02),

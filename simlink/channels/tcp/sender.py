@@ -80,6 +80,8 @@ class TcpSender(SenderDriver):
         self._poll.register(self._wake_out, select.POLLIN)
         self._connects = 0
         self._bad_frames = 0
+        self._signs = 0
+        self._beats = 0
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -331,13 +333,16 @@ class TcpSender(SenderDriver):
             self._lost("closed the connection")
 
     def _take(self, frame: Frame) -> None:
+        self._signs += 1
         if isinstance(frame, Accept | Settle | Returned):
             self._done += self._link.receive(frame)
         elif isinstance(frame, ErrorFrame):
             if frame.code is Code.CLOSING:
                 self._done += self._link.closing()
             self._lost(f"ended the link: {frame.message}", retryable=frame.retryable or frame.code is Code.TIMEOUT)
-        elif not isinstance(frame, Heartbeat):
+        elif isinstance(frame, Heartbeat):
+            self._beats += 1
+        else:
             raise FrameError(f"a {type(frame).__name__} is not for a receiver to say now")
 
     def _tell(self, frame: Frame) -> None:
@@ -363,6 +368,26 @@ class TcpSender(SenderDriver):
     @property
     def idle_interval(self) -> float:
         return min(0.25, self._beat / 3)
+
+    # --- in a pool ----------------------------------------------------------------------------------------------
+
+    def waits_for(self) -> Sequence[tuple[int, int]]:
+        if self._sock is None:
+            return ()
+        return ((self._sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0)),)
+
+    def withdraw(self) -> Sequence[Outcome]:
+        self._drop()
+        done, self._done = self._done, []
+        return [*done, *self._link.withdraw()]
+
+    @property
+    def incarnation(self) -> bytes:
+        return self._link.incarnation
+
+    @property
+    def pulse(self) -> tuple[int, int]:
+        return self._signs, self._beats
 
     # --- the end ------------------------------------------------------------------------------------------------
 

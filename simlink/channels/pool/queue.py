@@ -1,0 +1,114 @@
+"""A queue over several endpoints: each message goes to the one that the balancer picks."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from simlink.channels.driver import Outcome, OutcomeKind
+from simlink.channels.pool.core import PoolSender
+from simlink.errors import NoEndpoints, TransportError
+from simlink.health.states import State
+
+if TYPE_CHECKING:
+    from simlink.balancing.balancer import Balancer
+    from simlink.channels.pool.slot import Slot
+    from simlink.message import Batch
+
+__all__ = ["QueuePool"]
+
+log = logging.getLogger("simlink")
+
+_CHUNK = 512
+"""Messages that go to one endpoint at once. A pick costs the same for one as for many, and a small chunk costs frames;
+a large one makes the balance coarse."""
+
+
+class QueuePool(PoolSender):
+    """Args:
+    balancer: bound already.
+    """
+
+    def __init__(self, *args: Any, balancer: Balancer, **options: Any) -> None:
+        self.balancer = balancer
+        self._waiting: deque[tuple[int, Batch]] = deque()
+        self._trouble: Exception | None = None
+        self._retry_trouble = 0.0
+        super().__init__(*args, **options)
+
+    def submit(self, batch: Batch, position: int) -> None:
+        """Raises what a user's balancer raises; the batch is kept, and goes out when the balancer picks again."""
+        self._waiting.append((position, batch))
+        self._hand_out()
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+
+    def _dispatch(self) -> None:
+        if self._waiting and not self._done and self.world.now() >= self._retry_trouble:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            position, batch = waiting[0]
+            count = min(len(batch.bodies), _CHUNK)
+            try:
+                pick = self.balancer.pick(count)
+            except NoEndpoints:
+                return
+            except Exception as error:
+                error.add_note(f"raised by the balancer {self.balancer!r}; the messages are kept")
+                log.error("%s: the balancer failed: %r; the messages are kept", self.url, error)
+                self._trouble = error
+                self._retry_trouble = self.world.now() + 0.1
+                return
+            if count == len(batch.bodies):
+                waiting.popleft()
+            else:
+                waiting[0] = (position + count, batch[count:])
+                batch = batch[:count]
+            self._give(self.slots[pick.endpoint], batch, position, pick)
+
+    def _give(self, slot: Slot, batch: Batch, where: int | Sequence[int], pick: Any, keys: Any = None) -> None:
+        self._touched.add(slot.name)
+        if self.membership.state(slot.name) is State.HALF_OPEN:
+            # An endpoint that is being tried gets one batch, and is out of the view meanwhile.
+            slot.probe = True
+            now = self.world.now()
+            self.membership.probe_taken(slot.name, now)
+            self._after(now)
+        try:
+            slot.submit(batch, where, pick, keys)
+        except TransportError as error:
+            now = self.world.now()
+            self._lost(slot, error, now)
+            self._after(now)
+
+    def _members_changed(self) -> None:
+        self.balancer.update(self._view or ())
+
+    def _report(self, slot: Slot, outcomes: Sequence[Outcome]) -> None:
+        slot.flights.apply(outcomes, self._done)
+
+    def _take_back(self, slot: Slot, *, ambiguous: bool) -> None:
+        held = slot.flights.open
+        slot.flights.take_back(self._done, ambiguous=ambiguous)
+        self.moved += held
+        slot.taken += held
+
+    def _loads(self) -> Mapping[str, Mapping[str, float]]:
+        return self.balancer.snapshot()
+
+    def close(self, timeout: float) -> None:
+        super().close(timeout)
+        # What was never handed to an endpoint is surely not there.
+        for position, batch in self._waiting:
+            self._done.append(Outcome(OutcomeKind.RETURNED, position, position + len(batch.bodies)))
+        self._waiting.clear()
+
+    def stats(self) -> Mapping[str, Any]:
+        waiting = sum(len(batch.bodies) for _, batch in self._waiting)
+        return {**super().stats(), "waiting": waiting, "balancer": self.balancer.snapshot()}
