@@ -64,6 +64,10 @@ if TYPE_CHECKING:
     from simlink.generators.record import record as record
     from simlink.generators.replay import Replay as Replay
     from simlink.generators.replay import replay as replay
+    from simlink.health.detector import FailureDetector as FailureDetector
+    from simlink.health.empirical import EmpiricalAccrual as EmpiricalAccrual
+    from simlink.health.heartbeat import Heartbeat as Heartbeat
+    from simlink.health.phi import PhiAccrual as PhiAccrual
     from simlink.ledger import Ledger as Ledger
     from simlink.message import Batch as Batch
     from simlink.message import Delivery as Delivery
@@ -131,6 +135,10 @@ _HOMES = {
     "record": "generators.record",
     "Replay": "generators.replay",
     "replay": "generators.replay",
+    "FailureDetector": "health.detector",
+    "EmpiricalAccrual": "health.empirical",
+    "Heartbeat": "health.heartbeat",
+    "PhiAccrual": "health.phi",
     "Ledger": "ledger",
     "Batch": "message",
     "Delivery": "message",

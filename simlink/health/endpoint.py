@@ -1,0 +1,79 @@
+"""What a membership remembers of one endpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Final
+
+from simlink.health.detector import FailureDetector
+from simlink.health.states import State
+
+__all__ = ["STEPS", "Endpoint"]
+
+STEPS: Final = 10
+"""Slow start's share grows in so many steps: each is a new view for the balancer."""
+
+
+class Endpoint:
+    """The record of one endpoint. Only `simlink.health.membership.Membership` writes it."""
+
+    __slots__ = (
+        "back",
+        "deaths",
+        "detector",
+        "draining",
+        "due",
+        "ejected_until",
+        "incarnation",
+        "linked",
+        "lived",
+        "name",
+        "order",
+        "proven",
+        "pulse",
+        "quarantine",
+        "revived",
+        "seen",
+        "since",
+        "state",
+        "step",
+        "trial",
+        "warm_since",
+        "weight",
+        "why",
+    )  # fmt: skip – a list of names
+
+    def __init__(self, name: str, now: float, weight: float, detector: FailureDetector) -> None:
+        self.name = name
+        self.weight = weight
+        self.detector = detector
+        self.state = State.CONNECTING
+        self.why = "added"
+        self.since = now
+        self.incarnation: Hashable = None
+        self.linked = False  # there is a link to it now
+        self.lived = False  # it was connected once
+        self.seen: float | None = None  # the last sign of life
+        self.draining = False
+        # Death and return
+        self.proven = False  # dead by more than silence
+        self.back = False  # it lives again, and may return when its quarantine is over
+        self.deaths = 0
+        self.quarantine = now
+        self.revived = now  # when it last came back
+        self.trial: bool | None = None  # half-open: True while its one batch may be given, False once it was
+        # Slow start and ejection
+        self.warm_since: float | None = None
+        self.step = 0
+        self.ejected_until = -math.inf
+        # Timers: when the record is looked at next, and, dead but used in panic, when what it was given is moved again
+        self.due = math.inf
+        self.pulse = math.inf
+
+    @property
+    def share(self) -> float:
+        """The part of its weight that counts: all of it only when it is up."""
+        if self.state is State.UP:
+            return 1.0
+        return max(1, self.step if self.state is State.WARMING else 0) / STEPS
