@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from simlink.balancing.uniform import Random as Random
     from simlink.block import Block as Block
     from simlink.channels.channel import Channel as Channel
+    from simlink.channels.channel import pool as pool
     from simlink.channels.channel import queue as queue
     from simlink.channels.channel import topic as topic
     from simlink.channels.driver import Capabilities as Capabilities
     from simlink.channels.driver import Driver as Driver
     from simlink.channels.http.app import asgi_app as asgi_app
+    from simlink.channels.pool.endpoint import Endpoint as Endpoint
     from simlink.channels.receipt import Receipt as Receipt
     from simlink.channels.receiver import Receiver as Receiver
     from simlink.errors import AlreadySettled as AlreadySettled
@@ -102,11 +104,13 @@ _HOMES = {
     "Random": "balancing.uniform",
     "Block": "block",
     "Channel": "channels.channel",
+    "pool": "channels.channel",
     "queue": "channels.channel",
     "topic": "channels.channel",
     "Capabilities": "channels.driver",
     "Driver": "channels.driver",
     "asgi_app": "channels.http.app",
+    "Endpoint": "channels.pool.endpoint",
     "Receipt": "channels.receipt",
     "Receiver": "channels.receiver",
     "AlreadySettled": "errors",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simlink.balancing.pick import Verdict
-from simlink.channels.driver import Outcome, SenderDriver
+from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
 from simlink.channels.pool.endpoint import Endpoint
 from simlink.channels.pool.slot import Slot
 from simlink.errors import ConfigError, ConnectError, ConnectTimeout, NoEndpoints, TransportError
@@ -37,6 +37,7 @@ _FIRST_BACKOFF = 0.02
 _MAX_BACKOFF = 1.0
 _POLLED = 0.002
 """Seconds between two looks at an end that cannot tell when it has something, while something is in flight."""
+_TAKEN = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.SETTLED, OutcomeKind.REJECTED})
 _BAD = frozenset({State.SUSPECT, State.DEAD, State.EJECTED})
 
 
@@ -107,9 +108,14 @@ class PoolSender(SenderDriver):
             return
         now, ok = self.world.now(), verdict is Verdict.OK
         self.membership.outcome(slot.name, now, ok)
+        if not ok:
+            self._probed(slot, ok=False)
+
+    def _probed(self, slot: Slot, *, ok: bool) -> None:
+        """The one batch of an endpoint that is being tried was accepted, or was not."""
         if slot.probe:
             slot.probe = False
-            self.membership.probe_done(slot.name, now, ok)
+            self.membership.probe_done(slot.name, self.world.now(), ok)
 
     # --- endpoints ------------------------------------------------------------------------------------------------
 
@@ -275,6 +281,8 @@ class PoolSender(SenderDriver):
             self._lost(slot, error, now)
             return
         if outcomes:
+            if slot.probe and any(outcome.kind in _TAKEN for outcome in outcomes):
+                self._probed(slot, ok=True)
             self._report(slot, outcomes)
         self._hear(slot, now)
         descriptors = end.waits_for()
