@@ -384,6 +384,10 @@ class SenderDriver(ABC):
     def listen(self, notify: Callable[[], None]) -> None:
         """Call ``notify``, from any thread, whenever `outcomes` may have something, if `waits_for` cannot tell."""
 
+    def lease(self, seconds: float) -> None:
+        """Before the first `open`: after so much silence, what its peer holds may be withdrawn. A peer that honours it
+        asks before it hands out anything that is older."""
+
     def withdraw(self) -> Sequence[Outcome]:
         """Take back what is unresolved, to be sent to another endpoint, and drop the connection: RETURNED for each
         message that the peer has not resolved. A peer that comes back is told, and drops what it has not handed out.

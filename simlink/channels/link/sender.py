@@ -90,8 +90,10 @@ class SenderLink:
         self._credit_bytes = 0  # that may still be sent
         self._bytes_sent = 0
         self._lows = _Lows()
+        self.lease_ms = 0
+        """After so much silence what the receiver holds may be withdrawn; 0 for never."""
         self._moved = Runs()  # that were withdrawn from this incarnation, which may not know
-        self._telling: list[Run] = []  # those of them that it holds, and must be told of before anything else
+        self._telling: list[Run] | None = None  # those of them that it holds, and must be told of before anything else
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -108,6 +110,7 @@ class SenderLink:
             next=self.next - self._base,
             heartbeat_ms=self.heartbeat_ms,
             max_frame_bytes=self.max_frame_bytes,
+            lease_ms=self.lease_ms,
         )
 
     def welcome(self, frame: Welcome) -> list[Outcome]:
@@ -132,7 +135,7 @@ class SenderLink:
             self._tell_moved(frame.settled + self._base)
         else:
             self._moved = Runs(self.next)
-            self._telling = []
+            self._telling = None
             self._give_up(self.resolved.mark, out, ambiguous=True)
             self.incarnation = frame.incarnation
             self._base = self.sent = self.accepted = self.next
@@ -157,7 +160,10 @@ class SenderLink:
         return out
 
     def _tell_moved(self, settled: int) -> None:
+        """It hands out nothing of what it holds before it was told, even if there is nothing to tell."""
         self._moved.forget_below(settled)
+        if not self.lease_ms and not self._moved.runs():
+            return
         self._telling = [
             (first - self._base, min(stop, self.accepted) - self._base)
             for first, stop in self._moved.runs()
@@ -212,7 +218,7 @@ class SenderLink:
         """Whether `produce` would give something."""
         if not self.connected:
             return False
-        if self._telling:
+        if self._telling is not None:
             return True
         if not self._queue:
             return False
@@ -221,8 +227,8 @@ class SenderLink:
     def produce(self, out: list[Outcome]) -> bytes | None:
         """The next frame as bytes, as far as the credit goes; FAILED outcomes are put into ``out``."""
         while self.sendable():
-            if self._telling:
-                telling, self._telling = self._telling, []
+            if self._telling is not None:
+                telling, self._telling = self._telling, None
                 return encode(Moved(telling))
             first, stop, batch = self._queue[0]
             if batch is None:

@@ -131,6 +131,7 @@ class PoolSender(SenderDriver):
             raise ConfigError(f"{self.url}: the weight of {name!r} must be a number above 0, not {weight:g}")
         slot = Slot(name, weight, self._make(name), retains=self._retains, resolved=self._resolved)
         slot.end.listen(lambda: self.world.wake(name))
+        slot.end.lease(self.membership.detector.interval * self.membership.detector.suspect)
         self.membership.add(name, self.world.now(), weight=weight)
         self.slots[name] = slot
         self._next_due = -math.inf

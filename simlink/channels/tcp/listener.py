@@ -18,7 +18,7 @@ from typing import Any
 
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
-from simlink.channels.link.destination import PAUSE, Destination
+from simlink.channels.link.destination import PAUSE, STALE, Destination
 from simlink.channels.tcp.connection import Connection
 from simlink.channels.tcp.door import Door, bind
 from simlink.channels.tcp.settings import Bounds, Settings, shown
@@ -295,6 +295,10 @@ class Listener:
             return
         if connection.unsent:
             self._watch(connection)
+        if connection.destination is not None and connection.link is not None and connection.link.connected:
+            if not connection.destination.heard(connection.link):
+                self._refuse(connection, Code.TIMEOUT, STALE, now, retryable=True)
+                return
         count = 0
         try:
             while connection.closing_at is None and (frame := connection.reader.next_frame()) is not None:
@@ -306,9 +310,6 @@ class Listener:
             self._refuse(connection, error.code, str(error), now)
         connection.noted(now, count)
         if connection.destination is not None:
-            assert connection.link is not None
-            if connection.link.connected:
-                connection.destination.heard(connection.link)
             dirty.add(connection.destination)
         if not open_ and connection in self._connections:
             self._close(connection)

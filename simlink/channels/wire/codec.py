@@ -80,6 +80,7 @@ def _write_hello(f: Hello, out: pb.Frame) -> None:
             heartbeat_ms=f.heartbeat_ms,
             max_frame_bytes=f.max_frame_bytes,
             nonce=f.nonce,
+            lease_ms=f.lease_ms,
         )
     )
 
@@ -237,6 +238,7 @@ def _read_hello(w: pb.Frame) -> Hello:
         h.heartbeat_ms,
         h.max_frame_bytes,
         h.nonce,
+        h.lease_ms,
     )
 
 

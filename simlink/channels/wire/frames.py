@@ -74,6 +74,7 @@ class Hello:
     heartbeat_ms: int = 1000
     max_frame_bytes: int = 8 * 1024 * 1024
     nonce: bytes = b""
+    lease_ms: int = 0
 
 
 @dataclass(slots=True)
