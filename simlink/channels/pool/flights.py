@@ -113,6 +113,15 @@ class Flights:
                 for a, b in self._runs.add(first, stop):
                     self._close(flight, a, b, _VERDICTS[kind])
 
+    def unresolved(self) -> list[tuple[int, int]]:
+        """What is not resolved, as runs of the pool's positions."""
+        return [
+            run
+            for flight in self._flights[self._head :]
+            for first, stop in self._runs.missing(flight.first, flight.stop)
+            for run in flight.translate(first, stop)
+        ]
+
     def take_back(self, out: list[Outcome], *, ambiguous: bool = True) -> None:
         """Everything unresolved goes elsewhere: RETURNED, in order. What the endpoint says of it later means nothing."""
         for flight in self._flights[self._head :]:

@@ -31,7 +31,7 @@ class QueuePool(PoolSender):
     balancer: bound already.
     """
 
-    def __init__(self, *args: Any, balancer: Balancer, **options: Any) -> None:
+    def __init__(self, *args: Any, balancer: Balancer, pinned: bool = False, **options: Any) -> None:
         self.balancer = balancer
         self._waiting: deque[tuple[int, Batch]] = deque()
         self._trouble: Exception | None = None
