@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     from simlink import generators as generators
     from simlink import testing as testing
     from simlink.balancing.balancer import Balancer as Balancer
+    from simlink.balancing.consistent_hash import ConsistentHash as ConsistentHash
     from simlink.balancing.least_connections import LeastConnections as LeastConnections
+    from simlink.balancing.least_estimated_delay import LeastEstimatedDelay as LeastEstimatedDelay
     from simlink.balancing.member import Member as Member
+    from simlink.balancing.peak_ewma import PeakEwma as PeakEwma
     from simlink.balancing.pick import EndpointLoad as EndpointLoad
     from simlink.balancing.pick import Pick as Pick
     from simlink.balancing.pick import Verdict as Verdict
+    from simlink.balancing.power_of_two import PowerOfTwoChoices as PowerOfTwoChoices
     from simlink.balancing.round_robin import RoundRobin as RoundRobin
     from simlink.balancing.slow_start import SlowStart as SlowStart
     from simlink.balancing.uniform import Random as Random
+    from simlink.balancing.weighted_round_robin import WeightedRoundRobin as WeightedRoundRobin
     from simlink.block import Block as Block
     from simlink.channels.channel import Channel as Channel
     from simlink.channels.channel import pool as pool
@@ -94,14 +99,19 @@ _MODULES = ("aio", "arrivals", "errors", "fields", "generators", "testing")
 
 _HOMES = {
     "Balancer": "balancing.balancer",
+    "ConsistentHash": "balancing.consistent_hash",
     "LeastConnections": "balancing.least_connections",
+    "LeastEstimatedDelay": "balancing.least_estimated_delay",
     "Member": "balancing.member",
+    "PeakEwma": "balancing.peak_ewma",
     "EndpointLoad": "balancing.pick",
     "Pick": "balancing.pick",
     "Verdict": "balancing.pick",
+    "PowerOfTwoChoices": "balancing.power_of_two",
     "RoundRobin": "balancing.round_robin",
     "SlowStart": "balancing.slow_start",
     "Random": "balancing.uniform",
+    "WeightedRoundRobin": "balancing.weighted_round_robin",
     "Block": "block",
     "Channel": "channels.channel",
     "pool": "channels.channel",

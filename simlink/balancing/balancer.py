@@ -238,3 +238,13 @@ def burden(load: EndpointLoad) -> int:
             return load.in_flight + load.penalty
         load.penalty = 0
     return load.in_flight
+
+
+def two(endpoints: Sequence[EndpointLoad], uniform: Callable[[], float]) -> tuple[EndpointLoad, EndpointLoad]:
+    """Two different ones at random; the same one twice if there is only one."""
+    size = len(endpoints)
+    if size == 1:
+        return endpoints[0], endpoints[0]
+    first = int(uniform() * size)
+    second = int(uniform() * (size - 1))
+    return endpoints[first], endpoints[second + (second >= first)]
