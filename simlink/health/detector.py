@@ -58,6 +58,7 @@ class FailureDetector(ABC):
     name: ClassVar[str] = ""
 
     _life: float | None  # the last proof of life
+    _borne: float  # seconds since then that are nobody's fault but ours
     _seq: int | None
     _silence: float  # the longest one since the last beat in time
     _quiet: bool  # no traffic since then
@@ -77,7 +78,7 @@ class FailureDetector(ABC):
 
     @abstractmethod
     def allowed(self, level: Level) -> float:
-        """Seconds of silence with which ``level`` (SUSPECT or DEAD) is reached."""
+        """Seconds of silence with which ``level`` is reached: for SUSPECT no more than for DEAD."""
 
     def learn(self, silence: float, quiet: bool) -> None:
         """The longest silence, in seconds, since the last beat that came in time: told by each one that does.
@@ -114,23 +115,20 @@ class FailureDetector(ABC):
             self._seq = seq
         waited = 0.0 if sent_at is None else self._waited(now, sent_at)
         if self._life is None:
-            self._life = now - waited
-            return True
+            return self._renew(now - waited)
         self._silence = max(self._silence, now - self._life)
         if waited < self.interval:  # else: a queue that drains; its silence is told by the first that is in time
             if not self._paused:
                 self.learn(self._silence, self._quiet)
             self._silence, self._quiet, self._paused = 0.0, True, False
-        renewed = now - waited > self._life
-        self._life = max(self._life, now - waited)
-        return renewed
+        return self._renew(now - waited)
 
     def traffic(self, now: float) -> None:
         """Something else came from it, at ``now``: proves life as a beat does, but is no sample of how beats come."""
         if self._life is not None:
             self._silence = max(self._silence, now - self._life)
         self._quiet = False
-        self._life = now if self._life is None else max(self._life, now)
+        self._renew(now)
 
     def local_pause(self, now: float, late: float) -> None:
         """Our own loop was ``late`` seconds late at ``now``: what came meanwhile is not read yet.
@@ -138,12 +136,14 @@ class FailureDetector(ABC):
         So that time does not count as silence and is not learnt, and one beat more is given to read what came.
         """
         if late > 0 and self._life is not None:
-            self._life = min(now, self._life + late + self.interval)
+            self._borne = max(0.0, min(now - self._life, self._borne + late + self.interval))
             self._paused = True
 
     def reset(self, now: float) -> None:
-        """A new link, at ``now``: silence counts from here, beats are numbered and timed anew. What was learnt is kept;
-        the gap that ends here was an outage, and is not."""
+        """A new link, at ``now``: silence counts from here, beats are numbered and timed anew.
+
+        What was learnt is kept; the gap that ends here was an outage, and is not learnt.
+        """
         self._start()
         self._life = now
 
@@ -155,8 +155,7 @@ class FailureDetector(ABC):
             return math.inf
         if level is Level.ALIVE:
             return self._life
-        silence = self.allowed(Level.DEAD)
-        return self._life + (silence if level is Level.DEAD else min(silence, self.allowed(level)))
+        return self._life + self._borne + self.allowed(level)
 
     def level(self, now: float) -> Level:
         """How bad it is at ``now``: exactly at its deadline a level is reached."""
@@ -166,20 +165,37 @@ class FailureDetector(ABC):
 
     def suspicion(self, now: float) -> float:
         """The silence at ``now`` as a share of what makes it dead: 1 is dead."""
-        return max(0.0, self.silence(now) / self.allowed(Level.DEAD))
+        return self.silence(now) / self.allowed(Level.DEAD)
 
     def silence(self, now: float) -> float:
-        """Seconds since the last proof of life; 0 while nothing has begun."""
-        return 0.0 if self._life is None else max(0.0, now - self._life)
+        """Seconds since the last proof of life, without those in which we could not hear; 0 before the first."""
+        return 0.0 if self._life is None else max(0.0, now - self._life - self._borne)
+
+    @property
+    def seen(self) -> float | None:
+        """The moment of the last proof of life, or of the last `reset`; None before."""
+        return self._life
 
     # ---- inside
 
     def _start(self) -> None:
         self._life = None
         self._seq = None
-        self._silence, self._quiet, self._paused = 0.0, True, False
+        self._borne = self._silence = 0.0
+        self._quiet, self._paused = True, False
         self._transit = self._transit_before = math.inf  # the shortest of this bucket, and of the one before
         self._timed = 0
+
+    def _renew(self, at: float) -> bool:
+        if self._life is None:
+            self._life = at
+        elif at <= self._life:
+            return False
+        else:
+            if self._borne:  # what was read late may be older than what was borne
+                self._borne = max(0.0, self._life + self._borne - at)
+            self._life = at
+        return True
 
     def _waited(self, now: float, sent_at: float) -> float:
         """Seconds that a beat was longer on its way than the quickest of late."""

@@ -29,12 +29,10 @@ class Endpoint:
         "linked",
         "lived",
         "name",
-        "order",
         "proven",
         "pulse",
         "quarantine",
         "revived",
-        "seen",
         "since",
         "state",
         "step",
@@ -54,7 +52,6 @@ class Endpoint:
         self.incarnation: Hashable = None
         self.linked = False  # there is a link to it now
         self.lived = False  # it was connected once
-        self.seen: float | None = None  # the last sign of life
         self.draining = False
         # Death and return
         self.proven = False  # dead by more than silence
@@ -70,6 +67,11 @@ class Endpoint:
         # Timers: when the record is looked at next, and, dead but used in panic, when what it was given is moved again
         self.due = math.inf
         self.pulse = math.inf
+
+    @property
+    def seen(self) -> float | None:
+        """The moment of its last sign of life."""
+        return self.detector.seen if self.lived else None
 
     @property
     def share(self) -> float:

@@ -133,7 +133,6 @@ class Membership:
         endpoint.lived = endpoint.linked = True
         endpoint.proven = False
         endpoint.detector.reset(now)
-        endpoint.seen = now
         self._view = None
         if born and not endpoint.draining:
             self._enter(endpoint, now)
@@ -363,12 +362,9 @@ class Membership:
             self._schedule(endpoint)
 
     def _lives(self, endpoint: Endpoint, now: float) -> None:
-        detector = endpoint.detector
-        seen = now - detector.silence(now)
-        endpoint.seen = seen if endpoint.seen is None else max(endpoint.seen, seen)
         state = endpoint.state
-        if state in {State.SUSPECT, State.DEAD}:
-            if endpoint.linked and not endpoint.back and detector.level(now) is Level.ALIVE:
+        if state is State.SUSPECT or state is State.DEAD:
+            if endpoint.linked and not endpoint.back and endpoint.detector.level(now) is Level.ALIVE:
                 if state is State.DEAD:
                     self._revive(endpoint, now)
                 else:
