@@ -12,6 +12,7 @@ from simlink.balancing.registry import balancer
 from simlink.balancing.slow_start import SlowStart
 from simlink.channels.driver import OutcomeKind
 from simlink.channels.link.reception import Manners
+from simlink.channels.pool.keyed import KeyedPool
 from simlink.channels.pool.queue import QueuePool
 from simlink.channels.window import Window
 from simlink.health.membership import Membership
@@ -132,12 +133,13 @@ class Scene:
             for i in range(schedule.endpoints)
         ]
         self.world = SimWorld(self.clock, self.random)
-        self.world.round_due = self._ask
         self.window = Window(max_messages=10_000, max_bytes=1 << 24, retains=True)
         choice = SlowStart(balancer(schedule.balancer))
         choice.bind(self.clock.now, self.random)
         self.choice = choice
-        self.pool = QueuePool(
+        pinned = schedule.order == "per_key"
+        keyed = pinned or schedule.balancer == "consistent_hash"
+        self.pool = (KeyedPool if keyed else QueuePool)(
             "sim://pool/orders",
             lambda name: SimEnd(self.network, name, heartbeat=BEAT),
             {process.name: 1.0 for process in self.processes},
@@ -146,12 +148,13 @@ class Scene:
             retains=True,
             announce=self.books.transitions.append,
             balancer=choice,
-            pinned=schedule.order == "per_key",
+            **({"pinned": pinned} if keyed else {}),
         )
         self.at = {}  # the window's position → sequence
         self.paused_until = 0.0
         self._asked = False
         self._next = 0.0
+        self.world.round_due = self._ask
         self.keys = [b"k%d" % i for i in range(8)]
 
     # --- the sending process ------------------------------------------------------------------------------------------
@@ -189,10 +192,15 @@ class Scene:
 
     def _later(self) -> None:
         """As the sender above does: every few milliseconds with something in flight, now and then otherwise."""
-        at = self.clock.now() + (0.02 if self.window.messages else self.pool.idle_interval)
-        if at > self._next or self._next <= self.clock.now():
+        now = self.clock.now()
+        at = now + (0.02 if self.window.messages else self.pool.idle_interval)
+        if not now < self._next <= at:
             self._next = at
-            self.clock.call_at(at, self._ask)
+            self.clock.call_at(at, self._timer)
+
+    def _timer(self) -> None:
+        if self.clock.now() >= self._next:
+            self._ask()
 
     def _send(self) -> None:
         if self.clock.now() < self.paused_until:

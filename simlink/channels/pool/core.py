@@ -75,7 +75,7 @@ class PoolSender(SenderDriver):
         self._next_due = -math.inf
         self._view: tuple[Member, ...] | None = None
         self._last_round: float | None = None
-        self._opened = False
+        self._idle = 0.25
         self._closed = False
         self.moved = 0
         """Messages that were taken from an endpoint, because it died or left, to go to another."""
@@ -134,6 +134,7 @@ class PoolSender(SenderDriver):
         slot.end.lease(self.membership.detector.interval * self.membership.detector.suspect)
         self.membership.add(name, self.world.now(), weight=weight)
         self.slots[name] = slot
+        self._idle = min(self._idle, slot.end.idle_interval)
         self._next_due = -math.inf
         self.world.wake()
 
@@ -230,7 +231,6 @@ class PoolSender(SenderDriver):
             if hopeless and len(errors) == len(self.slots):
                 raise ConnectError(f"{self.url}: {first}", url=self.url, retryable=False) from first
             raise ConnectTimeout(f"{self.url}: {self._no_endpoints()}", url=self.url, retryable=True) from first
-        self._opened = True
 
     def outcomes(self, timeout: float) -> Sequence[Outcome]:
         if self._closed:
@@ -329,6 +329,7 @@ class PoolSender(SenderDriver):
             if slot.leave_by is not None:
                 due = min(due, slot.leave_by, now + 0.05)
         self._next_due = due
+        self._idle = min((slot.end.idle_interval for slot in self.slots.values()), default=0.25)
         if self._leaving:
             leaving, self._leaving = self._leaving, []
             self.world.close(leaving, 0.0)
@@ -420,7 +421,7 @@ class PoolSender(SenderDriver):
 
     @property
     def idle_interval(self) -> float:
-        return min((slot.end.idle_interval for slot in self.slots.values()), default=0.25)
+        return self._idle
 
     @property
     def incarnation(self) -> bytes:

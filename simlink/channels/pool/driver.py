@@ -8,6 +8,7 @@ from typing import Any
 
 from simlink.channels.driver import Capabilities, Driver, Mode, Order, ReceiverDriver, ReceiverOptions, SenderDriver
 from simlink.channels.pool.announce import Announcer
+from simlink.channels.pool.keyed import KeyedPool
 from simlink.channels.pool.queue import QueuePool
 from simlink.channels.pool.settings import PoolSettings
 from simlink.channels.pool.world import RealWorld, World
@@ -83,9 +84,15 @@ class PoolDriver(Driver):
             "retains": self.capabilities().brokerless,
             "announce": self.announcer,
         }
-        return QueuePool(
-            self.url, lambda name: self.driver(name).sender(), settings.weights, balancer=settings.balancer, **options
-        )
+
+        def make(name: str) -> SenderDriver:
+            return self.driver(name).sender()
+
+        balancer = settings.balancer
+        if settings.order == "per_key" or settings.keyed:
+            pinned = settings.order == "per_key"
+            return KeyedPool(self.url, make, settings.weights, balancer=balancer, pinned=pinned, **options)
+        return QueuePool(self.url, make, settings.weights, balancer=balancer, **options)
 
     def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:
         if not self.capabilities().brokerless:

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from simlink.channels.pool.slot import Slot
     from simlink.message import Batch
 
-__all__ = ["QueuePool"]
+__all__ = ["CHUNK", "QueuePool"]
 
 log = logging.getLogger("simlink")
 
-_CHUNK = 512
+CHUNK = 512
 """Messages that go to one endpoint at once. A pick costs the same for one as for many, and a small chunk costs frames;
 a large one makes the balance coarse."""
+
+
+_PATIENCE = 0.1
+"""Seconds after which a balancer that failed is asked again."""
 
 
 class QueuePool(PoolSender):
@@ -31,9 +35,9 @@ class QueuePool(PoolSender):
     balancer: bound already.
     """
 
-    def __init__(self, *args: Any, balancer: Balancer, pinned: bool = False, **options: Any) -> None:
+    def __init__(self, *args: Any, balancer: Balancer, **options: Any) -> None:
         self.balancer = balancer
-        self._waiting: deque[tuple[int, Batch]] = deque()
+        self._waiting: deque[tuple[int | Sequence[int], Batch]] = deque()
         self._trouble: Exception | None = None
         self._retry_trouble = 0.0
         super().__init__(*args, **options)
@@ -54,16 +58,14 @@ class QueuePool(PoolSender):
         waiting = self._waiting
         while waiting:
             position, batch = waiting[0]
-            count = min(len(batch.bodies), _CHUNK)
+            assert isinstance(position, int)
+            count = min(len(batch.bodies), CHUNK)
             try:
                 pick = self.balancer.pick(count)
             except NoEndpoints:
                 return
             except Exception as error:
-                error.add_note(f"raised by the balancer {self.balancer!r}; the messages are kept")
-                log.error("%s: the balancer failed: %r; the messages are kept", self.url, error)
-                self._trouble = error
-                self._retry_trouble = self.world.now() + 0.1
+                self._failed(error)
                 return
             if count == len(batch.bodies):
                 waiting.popleft()
@@ -71,6 +73,13 @@ class QueuePool(PoolSender):
                 waiting[0] = (position + count, batch[count:])
                 batch = batch[:count]
             self._give(self.slots[pick.endpoint], batch, position, pick)
+
+    def _failed(self, error: Exception) -> None:
+        """The user's balancer failed: that must be told, and costs no message."""
+        error.add_note(f"raised by the balancer {self.balancer!r}; the messages are kept")
+        log.error("%s: the balancer failed: %r; the messages are kept", self.url, error)
+        self._trouble = error
+        self._retry_trouble = self.world.now() + _PATIENCE
 
     def _give(self, slot: Slot, batch: Batch, where: int | Sequence[int], pick: Any, keys: Any = None) -> None:
         self._touched.add(slot.name)
@@ -102,13 +111,20 @@ class QueuePool(PoolSender):
     def _loads(self) -> Mapping[str, Mapping[str, float]]:
         return self.balancer.snapshot()
 
+    def _waits(self) -> list[tuple[int | Sequence[int], int]]:
+        """Where what was handed to nobody stands, and how many messages each time."""
+        return [(where, len(batch.bodies)) for where, batch in self._waiting]
+
     def close(self, timeout: float) -> None:
+        if self._closed:
+            return
         super().close(timeout)
         # What was never handed to an endpoint is surely not there.
-        for position, batch in self._waiting:
-            self._done.append(Outcome(OutcomeKind.RETURNED, position, position + len(batch.bodies)))
+        for where, count in self._waits():
+            for at in (where,) if isinstance(where, int) else where:
+                self._done.append(Outcome(OutcomeKind.RETURNED, at, at + (count if isinstance(where, int) else 1)))
         self._waiting.clear()
 
     def stats(self) -> Mapping[str, Any]:
-        waiting = sum(len(batch.bodies) for _, batch in self._waiting)
+        waiting = sum(count for _, count in self._waits())
         return {**super().stats(), "waiting": waiting, "balancer": self.balancer.snapshot()}

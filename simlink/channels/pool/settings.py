@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simlink.balancing.balancer import Balancer
+from simlink.balancing.registry import STRATEGIES
 from simlink.balancing.registry import balancer as balancer_of
 from simlink.balancing.slow_start import SlowStart
 from simlink.errors import ConfigError
@@ -34,6 +35,12 @@ class PoolSettings:
     slow_start: float
     resolver: str | Callable[[], Sequence[str]] | None
     resolve_every: float
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the strategy looks at keys, so that messages must be picked for by key."""
+        inner = self.balancer.inner if isinstance(self.balancer, SlowStart) else self.balancer
+        return getattr(inner, "keyed", False) or inner.name not in STRATEGIES or inner.name == "consistent_hash"
 
     @classmethod
     def of(cls, chosen: Mapping[str, Any], names: Sequence[str], *, heartbeat: float | None, where: str) -> PoolSettings:
