@@ -21,7 +21,7 @@ from simlink.testing.clock import VirtualClock
 from simlink.testing.network import Network, SimEnd, SimProcess, SimWorld, numbered
 
 BEAT = 0.1
-SENDING = 3.0
+SENDING = 1.5
 """Seconds in which messages are sent, and faults begin."""
 KINDS = ("kill", "power", "stall", "slow", "partition", "deaf", "mute", "pause")
 BALANCERS = (
@@ -74,7 +74,7 @@ class Schedule:
             random.choice(BALANCERS),
             random.choice(DETECTORS),
             random.choice(("none", "per_key")),
-            random.choice((30.0, 80.0, 150.0)),
+            random.choice((20.0, 50.0, 100.0)),
             random.choice((0.0, 0.002, 0.01)) if mess else 0.0,
             random.choice((0.0, 0.02)) if mess else 0.0,
             random.choice((0.0, 0.01)) if mess else 0.0,
@@ -84,7 +84,7 @@ class Schedule:
                     round(random.uniform(0.2, SENDING), 3),
                     random.choice(KINDS),
                     random.randrange(endpoints),
-                    round(random.choice((0.05, 0.4, 1.0, 2.5)) * random.uniform(0.5, 1.5), 3),
+                    round(random.choice((0.05, 0.4, 1.0, 2.0)) * random.uniform(0.5, 1.5), 3),
                 )
                 for _ in range(random.randint(1, 4))
             ),
@@ -150,6 +150,8 @@ class Scene:
             balancer=choice,
             **({"pinned": pinned} if keyed else {}),
         )
+        self.begun = self.clock.now()
+        self.all_sent = False
         self.at = {}  # the window's position → sequence
         self.paused_until = 0.0
         self._asked = False
@@ -213,8 +215,10 @@ class Scene:
         bodies = [b"%d %s" % (first + i, keys[i] or b"") for i in range(count)]
         self.window.add(numbered(PRODUCER, first, bodies, keys))
         self._round()
-        if self.clock.now() < 1000.0 + SENDING:
+        if self.clock.now() < self.begun + SENDING:
             self.clock.call_later(self.random.expovariate(self.schedule.rate) * 2, self._send)
+        else:
+            self.all_sent = True
 
     # --- faults -------------------------------------------------------------------------------------------------------
 
@@ -242,17 +246,17 @@ class Scene:
     # --- the run ------------------------------------------------------------------------------------------------------
 
     def run(self) -> Books:
-        start = self.clock.now()
+        start = self.begun
         self._round()
         self.clock.call_later(0.05, self._send)
         for fault in self.schedule.faults:
             self.clock.call_at(start + fault.at, lambda fault=fault: self._happens(fault))
         self.clock.run_until(start + SENDING + 0.1)
         for process in self.processes:
-            self.clock.call_later(5.0, process.start)
-        self.clock.run_until(start + 90.0, lambda: not self.window.messages and self.books.sent > 0)
+            self.clock.call_later(4.0, process.start)
+        self.clock.run_until(start + 90.0, lambda: self.all_sent and not self.window.messages)
         # Late copies have their say as well.
-        self.clock.advance(3.0)
+        self.clock.advance(0.5)
         self._judge()
         digest = hashlib.blake2b(digest_size=8)
         for hand in self.books.handed:
