@@ -93,7 +93,7 @@ def test_what_was_sent_is_what_was_received_whoever_dies(scheme, tmp_path):
     crowd = Crowd(scheme, tmp_path)
     try:
         crowd.wait_until_ready({which: crowd.start(which) for which in range(RECEIVERS)})
-        with simlink.queue(crowd.url, detector=simlink.EmpiricalAccrual(0.1), slow_start=0.5) as channel:
+        with simlink.queue(crowd.url, detector=simlink.EmpiricalAccrual(0.25), slow_start=0.5) as channel:
             told = []
             channel.on_transition(told.append)
             numbers = iter(range(10**9))

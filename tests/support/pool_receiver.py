@@ -10,7 +10,7 @@ import simlink
 def receive(url, at, path):
     """Receive until killed."""
     with open(path, "ab", buffering=0) as out:
-        with simlink.queue(url, heartbeat=0.1, dead=5.0).receiver(at=at, settle="manual") as receiver:
+        with simlink.queue(url, heartbeat=0.25, dead=5.0).receiver(at=at, settle="manual") as receiver:
             out.write(b"ready\n")
             for delivery in receiver:
                 out.write(b"%d %d\n" % (int(delivery.value), delivery.attempt))

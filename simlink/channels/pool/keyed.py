@@ -105,18 +105,23 @@ class KeyedPool(QueuePool):
         for row, key in enumerate(batch.keys):
             groups.setdefault(key, []).append(row)
         held: list[bytes] = []
+        trial = self._others_than_on_trial()
         for key, rows in groups.items():
             if key is None:
                 for first in range(0, len(rows), CHUNK):
-                    self._share(plan, self.balancer.pick(len(rows[first : first + CHUNK])), rows[first : first + CHUNK])
+                    some = rows[first : first + CHUNK]
+                    self._share(plan, self.balancer.pick(len(some), None, trial), some)
+                    trial = frozenset()
                 continue
             pinned = self._pins.of(key) if self._pinned else None
             if key in self._held_keys or (pinned is not None and pinned not in members):
                 back += rows
                 held.append(key)
                 continue
-            exclude = frozenset() if pinned is None else frozenset(members - {pinned})
+            exclude = trial if pinned is None else frozenset(members - {pinned})
             self._share(plan, self.balancer.pick(len(rows), key, exclude), rows)
+            if pinned is None:
+                trial = frozenset()
         back.sort()
         self._held_keys.update(held)
 

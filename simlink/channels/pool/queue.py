@@ -26,6 +26,8 @@ CHUNK = 512
 a large one makes the balance coarse."""
 
 
+_TRIAL = 16
+"""Messages that an endpoint on trial gets."""
 _PATIENCE = 0.1
 """Seconds after which a balancer that failed is asked again."""
 
@@ -38,6 +40,7 @@ class QueuePool(PoolSender):
     def __init__(self, *args: Any, balancer: Balancer, **options: Any) -> None:
         self.balancer = balancer
         self._waiting: deque[tuple[int | Sequence[int], Batch]] = deque()
+        self._trials: list[str] = []
         self._trouble: Exception | None = None
         self._retry_trouble = 0.0
         super().__init__(*args, **options)
@@ -59,9 +62,10 @@ class QueuePool(PoolSender):
         while waiting:
             position, batch = waiting[0]
             assert isinstance(position, int)
-            count = min(len(batch.bodies), CHUNK)
+            others = self._others_than_on_trial()
+            count = min(len(batch.bodies), _TRIAL if others else CHUNK)
             try:
-                pick = self.balancer.pick(count)
+                pick = self.balancer.pick(count, exclude=others)
             except NoEndpoints:
                 return
             except Exception as error:
@@ -73,6 +77,12 @@ class QueuePool(PoolSender):
                 waiting[0] = (position + count, batch[count:])
                 batch = batch[:count]
             self._give(self.slots[pick.endpoint], batch, position, pick)
+
+    def _others_than_on_trial(self) -> frozenset[str]:
+        """Whom not to pick, so that an endpoint on trial gets its batch: by its small share it might wait for ever."""
+        if not self._trials:
+            return frozenset()
+        return frozenset(member.name for member in self._view or () if member.name != self._trials[0])
 
     def _failed(self, error: Exception) -> None:
         """The user's balancer failed: that must be told, and costs no message."""
@@ -97,7 +107,10 @@ class QueuePool(PoolSender):
             self._after(now)
 
     def _members_changed(self) -> None:
-        self.balancer.update(self._view or ())
+        view = self._view or ()
+        self.balancer.update(view)
+        # Where too few are well, those that are not are used all the same, without a trial.
+        self._trials = [member.name for member in view if self.membership.state(member.name) is State.HALF_OPEN]
 
     def _report(self, slot: Slot, outcomes: Sequence[Outcome]) -> None:
         slot.flights.apply(outcomes, self._done)
