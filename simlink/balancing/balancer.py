@@ -39,6 +39,9 @@ class Balancer(ABC):
     weighted: ClassVar[bool] = True
     """Whether the strategy follows weights. Where it does not, unequal weights are refused."""
 
+    keyed: ClassVar[bool] = True
+    """Whether the choice may depend on a message's key: True for a strategy of your own, unless it says otherwise."""
+
     _learns: ClassVar[bool] = False
 
     _ready: list[EndpointLoad]
@@ -219,7 +222,7 @@ class Balancer(ABC):
         }
 
     def _cost(self, load: EndpointLoad) -> float:
-        return load.in_flight / load.weight
+        return burden(load) / load.weight
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(load.name for load in self._ready)})"

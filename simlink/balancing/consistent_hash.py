@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from itertools import repeat
-from math import ceil, isfinite
+from math import isfinite
 from struct import unpack
 from typing import ClassVar
 
-from simlink.balancing.balancer import NOBODY, Balancer
+from simlink.balancing.balancer import NOBODY, Balancer, burden
 from simlink.balancing.pick import EndpointLoad, Pick
 from simlink.errors import ConfigError
 
@@ -29,7 +29,8 @@ class ConsistentHash(Balancer):
 
     With bounded load, an endpoint that already has in flight ``bound`` times its share (or more) of all that is, is
     passed over; the key then goes to further places that are drawn from its hash, so the overflow of one endpoint is
-    spread over all others and not heaped on the next one.
+    spread over all others and not heaped on the next one. Each message of a failed pick counts as 8 in flight for a
+    second.
 
     Args:
         bound: above 1, by default 1.25; None lets a hot key have its endpoint without limit.
@@ -108,12 +109,15 @@ class ConsistentHash(Balancer):
         owners = self._owners
         load = owners[at] if at < len(owners) else owners[0]
         board = self._board
-        if self._factor and load.in_flight >= ceil((board[0] + count) * load.weight * self._factor):
+        # Strictly below the bound, as HAProxy has it; whole messages below a fraction are below its ceiling as well.
+        factor = self._factor
+        if factor and (load.penalty or load.in_flight >= (board[0] + count) * factor * load.weight):
             load = self._walk(place, self._ready, count)
         board[0] += count
         load.in_flight += count
         load.picks += count
-        return Pick(load, self._clock(), count, count, 0)
+        clock = self._clock
+        return Pick(load, clock(), count, count)
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:
         return self._walk(self._hash(key), endpoints, 1)
@@ -125,18 +129,19 @@ class ConsistentHash(Balancer):
 
     def _walk(self, place: int, endpoints: Sequence[EndpointLoad], count: int) -> EndpointLoad:
         """The first of these, along the places drawn from a key's, that has room; or the least loaded of them."""
-        allowed = {id(load) for load in endpoints}
-        whole = len(endpoints) == self._size
-        ring, owners = self._ring, self._owners
-        total = self._board[0] if whole else sum(load.in_flight for load in endpoints)
-        factor = self._factor
-        if not whole:
+        ring, owners, factor = self._ring, self._owners, self._factor
+        total = self._board[0]
+        allowed: AbstractSet[int] | None = None
+        if len(endpoints) != self._size:
+            allowed = {id(load) for load in endpoints}
+            total = sum(load.in_flight for load in endpoints)
             factor = (self.bound or 0.0) / sum(load.weight for load in endpoints)
+        room = (total + count) * factor
         for _ in range(4 * self._size + 16):
             at = bisect_left(ring, place)
             load = owners[at] if at < len(owners) else owners[0]
-            if id(load) in allowed and (not factor or load.in_flight < ceil((total + count) * load.weight * factor)):
+            if (allowed is None or id(load) in allowed) and (not room or burden(load) < room * load.weight):
                 return load
             # A linear congruential step (Knuth's MMIX constants): the same further places on every sender.
             place = (place * 6364136223846793005 + 1442695040888963407) & _MASK
-        return min(endpoints, key=lambda load: load.in_flight / load.weight)
+        return min(endpoints, key=self._cost)

@@ -21,6 +21,7 @@ class LeastConnections(Balancer):
     """
 
     name: ClassVar[str] = "least_connections"
+    keyed: ClassVar[bool] = False
 
     def _forget(self) -> None:
         super()._forget()
@@ -51,7 +52,8 @@ class LeastConnections(Balancer):
         board[place] += count
         load.in_flight = ahead = least + count
         load.picks += count
-        return Pick(load, self._clock(), count, count, ahead)
+        clock = self._clock
+        return Pick(load, clock(), count, count, ahead)
 
     def _tie(self, least: int, place: int, ties: int) -> int:
         """The place of one of those with the least, with equal chances."""

@@ -38,6 +38,7 @@ class PeakEwma(Balancer):
     """
 
     name: ClassVar[str] = "peak_ewma"
+    keyed: ClassVar[bool] = False
     _learns: ClassVar[bool] = True
 
     def __init__(self, tau: float = 10.0) -> None:
@@ -84,7 +85,7 @@ class PeakEwma(Balancer):
             load = other
         load.in_flight += count
         load.picks += count
-        return Pick(load, now, count, count, 0)
+        return Pick(load, now, count, count)
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:
         load, other = two(endpoints, self._uniform)

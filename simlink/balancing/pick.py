@@ -95,14 +95,14 @@ class Pick(msgspec.Struct, gc=False, eq=False):
         at: when it was picked, on the balancer's clock, in seconds.
         count: messages picked.
         left: messages that are not closed yet.
-        ahead: messages in flight at that endpoint just after the pick, its own included.
+        ahead: messages in flight at that endpoint just after the pick, its own included; for strategies that ask, or 0.
     """
 
     load: EndpointLoad
     at: float
     count: int
     left: int
-    ahead: int
+    ahead: int = 0
     failed: bool = False
 
     @property
@@ -133,10 +133,11 @@ class Pick(msgspec.Struct, gc=False, eq=False):
             if verdict is not _OK or self.failed:
                 self._last(verdict, left)
                 return
-            learn = load.learn
-            elapsed = load.clock() - self.at
+            clock = load.clock
+            elapsed = clock() - self.at
             latency = load.latency
             load.latency = latency + _ALPHA * (elapsed - latency) if latency else elapsed
+            learn = load.learn
             if learn is not None:
                 learn(self, elapsed, False)
         else:

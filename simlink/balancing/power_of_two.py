@@ -19,13 +19,15 @@ class PowerOfTwoChoices(Balancer):
     """
 
     name: ClassVar[str] = "power_of_two"
+    keyed: ClassVar[bool] = False
 
     def _forget(self) -> None:
         super()._forget()
         self._size = 0
 
     def _arrange(self) -> None:
-        self._size = len(self._ready)
+        # Zero where the quick way, equal weights, does not do.
+        self._size = len(self._ready) if len({load.weight for load in self._ready}) == 1 else 0
         self._uniform = self._random.random
 
     def pick(self, count: int = 1, key: bytes | None = None, exclude: AbstractSet[str] = NOBODY) -> Pick:
@@ -41,13 +43,14 @@ class PowerOfTwoChoices(Balancer):
         load = ready[first]
         other = ready[second]
         if load.penalty or other.penalty:
-            if (burden(other) + 1) * load.weight < (burden(load) + 1) * other.weight:
+            if burden(other) < burden(load):
                 load = other
-        elif (other.in_flight + 1) * load.weight < (load.in_flight + 1) * other.weight:
+        elif other.in_flight < load.in_flight:
             load = other
         load.in_flight += count
         load.picks += count
-        return Pick(load, self._clock(), count, count, 0)
+        clock = self._clock
+        return Pick(load, clock(), count, count)
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:
         load, other = two(endpoints, self._uniform)

@@ -20,6 +20,7 @@ class RoundRobin(Balancer):
     """
 
     name: ClassVar[str] = "round_robin"
+    keyed: ClassVar[bool] = False
     weighted: ClassVar[bool] = False
 
     def _forget(self) -> None:
@@ -50,7 +51,8 @@ class RoundRobin(Balancer):
         load = self._ready[at]
         load.in_flight += count
         load.picks += count
-        return Pick(load, self._clock(), count, count, 0)
+        clock = self._clock
+        return Pick(load, clock(), count, count)
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:
         self._aside += 1

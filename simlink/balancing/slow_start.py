@@ -34,6 +34,7 @@ class SlowStart(Balancer):
             raise ConfigError("slow start around slow start would count twice; wrap the strategy once")
         self.inner = inner
         self.name = inner.name  # type: ignore[misc]  # errors name the strategy that the user has chosen
+        self.keyed = inner.keyed  # type: ignore[misc]  # what the inner one goes by
         self._cold: dict[str, float] = {}
 
     def fresh(self) -> Self:

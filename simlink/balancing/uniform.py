@@ -20,6 +20,7 @@ class Random(Balancer):
     """
 
     name: ClassVar[str] = "random"
+    keyed: ClassVar[bool] = False
 
     def _forget(self) -> None:
         super()._forget()
@@ -37,7 +38,8 @@ class Random(Balancer):
         load = self._ready[int(self._uniform() * size)]
         load.in_flight += count
         load.picks += count
-        return Pick(load, self._clock(), count, count, 0)
+        clock = self._clock
+        return Pick(load, clock(), count, count)
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:
         edges = list(accumulate(load.weight for load in endpoints))

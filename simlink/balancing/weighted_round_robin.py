@@ -20,6 +20,7 @@ class WeightedRoundRobin(Balancer):
     """
 
     name: ClassVar[str] = "weighted_round_robin"
+    keyed: ClassVar[bool] = False
 
     def _forget(self) -> None:
         super()._forget()
@@ -54,7 +55,8 @@ class WeightedRoundRobin(Balancer):
         load = self._ready[place]
         load.in_flight += count
         load.picks += count
-        return Pick(load, self._clock(), count, count, 0)
+        clock = self._clock
+        return Pick(load, clock(), count, count)
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:
         return self._turn(endpoints, 1)
