@@ -24,8 +24,8 @@ class EmpiricalAccrual(FailureDetector):
     is filled. Nothing is assumed of how beats are spread: one setting fits a machine that stalls and one that does not.
 
     Stalls that come once in a hundred beats are all missing from a window of 1,000 once in 23,000 beats, which makes a
-    false death in 70 hours of ten beats a second; from one of 1,500, once in 3 million: hence the default. Measured beside
-    the others by ``bench/detection.py``.
+    false death in 70 hours of ten beats a second; from one of 1,500, once in 3 million: hence the default. Measured
+    beside the others by ``bench/detection.py``.
 
     Args:
         interval: seconds between beats, at least 0.01; default 1.

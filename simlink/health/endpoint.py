@@ -33,7 +33,6 @@ class Endpoint:
         "pulse",
         "quarantine",
         "revived",
-        "since",
         "state",
         "step",
         "trial",
@@ -48,7 +47,6 @@ class Endpoint:
         self.detector = detector
         self.state = State.CONNECTING
         self.why = "added"
-        self.since = now
         self.incarnation: Hashable = None
         self.linked = False  # there is a link to it now
         self.lived = False  # it was connected once
@@ -75,7 +73,7 @@ class Endpoint:
 
     @property
     def share(self) -> float:
-        """The part of its weight that counts: all of it only when it is up."""
-        if self.state is State.UP:
+        """The part of its weight that counts: all of it when it is up, or waits for the one batch that it may get."""
+        if self.state is State.UP or (self.state is State.HALF_OPEN and self.trial):
             return 1.0
         return max(1, self.step if self.state is State.WARMING else 0) / STEPS

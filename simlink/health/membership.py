@@ -124,12 +124,12 @@ class Membership:
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             return
-        before, endpoint.incarnation = endpoint.incarnation, incarnation
-        if endpoint.lived and incarnation != before:
-            self._moving[name] = None
+        if endpoint.lived and incarnation != endpoint.incarnation:
+            self._move_panicked(endpoint)
             if endpoint.state is not State.DEAD:
                 self._die(endpoint, now, "a new incarnation: the one before is gone", proven=True)
         born = not endpoint.lived
+        endpoint.incarnation = incarnation
         endpoint.lived = endpoint.linked = True
         endpoint.proven = False
         endpoint.detector.reset(now)
@@ -165,6 +165,7 @@ class Membership:
         self._view = None
         if endpoint.state is State.DEAD:
             endpoint.proven = True
+            self._move_panicked(endpoint)
             self._schedule(endpoint)
         else:
             self._die(endpoint, now, why, proven=True)
@@ -197,9 +198,9 @@ class Membership:
             self._view = None
 
     def probe_done(self, name: str, now: float, ok: bool) -> None:
-        """The one batch of a half-open endpoint was taken well, or was not. Ignored for any other."""
+        """The one batch of a half-open endpoint was taken well, or was not. Ignored unless `probe_taken` told of it."""
         endpoint = self._endpoints.get(name)
-        if endpoint is None or endpoint.trial is None:
+        if endpoint is None or endpoint.trial is not False:
             return
         if not ok:
             self._die(endpoint, now, "its trial batch failed")
@@ -310,7 +311,7 @@ class Membership:
         return endpoint
 
     def _move(self, endpoint: Endpoint, now: float, new: State, why: str) -> None:
-        old, endpoint.state, endpoint.why, endpoint.since = endpoint.state, new, why, now
+        old, endpoint.state, endpoint.why = endpoint.state, new, why
         self._told.append(Transition(now, endpoint.name, old, new, why, endpoint.incarnation))
         self._view = None
         self._schedule(endpoint)
@@ -409,9 +410,8 @@ class Membership:
         if due < _NEVER:
             heapq.heappush(self._timers, (due, next(self._ties), endpoint))
         if len(self._timers) > 64 + 4 * len(self._endpoints):  # mostly timers that were set anew since
-            self._timers = [
-                (each.due, next(self._ties), each) for each in self._endpoints.values() if each.due < _NEVER
-            ]
+            valid = [each for each in self._endpoints.values() if each.due < _NEVER]
+            self._timers[:] = [(each.due, next(self._ties), each) for each in valid]  # in place: a tick may hold it
             heapq.heapify(self._timers)
 
     def _judge(self, endpoint: Endpoint, now: float) -> None:
@@ -437,13 +437,18 @@ class Membership:
 
     def _judge_dead(self, endpoint: Endpoint, now: float, level: Level) -> None:
         if now >= endpoint.pulse:
-            self._moving[endpoint.name] = None
-            endpoint.pulse = _NEVER
+            self._move_panicked(endpoint)
             self._view = None  # if the panic goes on, the next look sets the next one
         if endpoint.back and now >= endpoint.quarantine:
             endpoint.back = False
             if level is Level.ALIVE:  # else it fell silent again, and the next sign of life is what it waits for
                 self._revive(endpoint, now)
+
+    def _move_panicked(self, endpoint: Endpoint) -> None:
+        """Have what a dead one was given in panic moved, if it may have been given anything."""
+        if endpoint.pulse < _NEVER:
+            self._moving[endpoint.name] = None
+            endpoint.pulse = _NEVER
 
     def _next_step(self, endpoint: Endpoint) -> float:
         if endpoint.warm_since is None:

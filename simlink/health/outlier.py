@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from simlink.errors import ConfigError
 from simlink.health.detector import at_least
 
 __all__ = ["Outliers"]
@@ -62,7 +63,10 @@ class Outliers:
         self.endpoints = int(at_least("endpoints", endpoints, 3, "a number of endpoints, at least 3"))
         self.rest = at_least("rest", rest, 0.001, "seconds, above 0")
         self.longest = at_least("longest", longest, self.rest, f"seconds, not below rest={self.rest:g}")
-        self.share = min(at_least("share", share, 1e-9, "a part of all endpoints, above 0 and at most 1"), 1.0)
+        hint = "a part of all endpoints, above 0 and at most 1"
+        self.share = at_least("share", share, 1e-9, hint)
+        if self.share > 1:
+            raise ConfigError(f"share is {share!r}: {hint}")
         self._records: dict[str, _Record] = {}
         self._buckets: dict[int, dict[str, list[int]]] = {}
         self._bucket = -1
@@ -124,7 +128,7 @@ class Outliers:
         deviation = math.sqrt(math.fsum((rate - mean) ** 2 for rate in rates.values()) / len(rates))
         line = min(mean - _DEVIATIONS * deviation, mean - _LEAST)
         return [
-            (name, f"{rate:.1%} succeed, {mean:.1%} with the others")
+            (name, f"{rate:.1%} succeed, {mean:.1%} on average")
             for name, rate in sorted(rates.items(), key=lambda each: each[1])
             if rate < line
         ]
