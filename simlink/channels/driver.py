@@ -400,6 +400,11 @@ class SenderDriver(ABC):
         return b""
 
     @property
+    def subscriptions(self) -> tuple[str, ...] | None:
+        """Of a topic: what is subscribed to at the peer, private ones as empty text; None where that is not told."""
+        return None
+
+    @property
     def pulse(self) -> tuple[int, int] | None:
         """How many signs of life of the peer were heard so far, and how many of them were heartbeats; None where
         there are none, and being connected has to do."""

@@ -597,6 +597,10 @@ class SimEnd(SenderDriver):
         return self._link.incarnation
 
     @property
+    def subscriptions(self) -> tuple[str, ...]:
+        return self._link.subscriptions
+
+    @property
     def pulse(self) -> tuple[int, int]:
         return self._signs, self._beats
 
@@ -610,6 +614,7 @@ class SimWorld(World):
         self._clock = clock
         self._ready: set[str] = set()
         self._opened: list[tuple[str, Exception | None]] = []
+        self._answer: list[str] | None = None
 
     def now(self) -> float:
         return self._clock.now()
@@ -642,6 +647,13 @@ class SimWorld(World):
     def close(self, ends: Iterable[SenderDriver], timeout: float) -> None:
         for end in ends:
             end.close(timeout)
+
+    def ask(self, resolver: Callable[[], list[str]]) -> None:
+        self._answer = resolver()
+
+    def answer(self) -> list[str] | Exception | None:
+        answer, self._answer = self._answer, None
+        return answer
 
     def end(self) -> None:
         return

@@ -293,6 +293,10 @@ class GrpcSender(SenderDriver):
         return self._link.incarnation
 
     @property
+    def subscriptions(self) -> tuple[str, ...]:
+        return self._link.subscriptions
+
+    @property
     def pulse(self) -> tuple[int, int]:
         return self._signs, self._beats
 

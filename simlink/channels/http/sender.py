@@ -406,6 +406,10 @@ class HttpSender(SenderDriver):
         return self._link.incarnation
 
     @property
+    def subscriptions(self) -> tuple[str, ...]:
+        return self._link.subscriptions
+
+    @property
     def pulse(self) -> tuple[int, int]:
         return self._signs, self._beats
 

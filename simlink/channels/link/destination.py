@@ -120,6 +120,9 @@ class Destination:
             hello = Hello(hello.sender, hello.destination, hello.mode, lease_ms=hello.lease_ms)
         self.links[scope + hello.sender] = link
         link.resume(hello)
+        if self.hub.mode is Mode.TOPIC:
+            with self.hub.changed:
+                link.subscriptions = ["" if s.private else s.name for s in self.hub.subscriptions.values()]
         link.heard = self._clock()
         if not link.resuming:
             self._unblock(link)

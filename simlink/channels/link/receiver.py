@@ -52,6 +52,8 @@ class ReceiverLink:
         self.received_bytes = 0
         self.connected = False
         self.heard = 0.0
+        self.subscriptions: list[str] = []
+        """What of a topic is subscribed to here, private ones as empty text."""
         self.lease = 0.0
         """Seconds of silence after which the sender may give to others what it left here; 0 for never."""
         self.stale = False
@@ -115,6 +117,7 @@ class ReceiverLink:
             credit_bytes=self.credit_bytes,
             heartbeat_ms=heartbeat_ms,
             max_frame_bytes=max_frame_bytes,
+            subscriptions=self.subscriptions,
         )
 
     def park(self, frame: BatchFrame) -> None:

@@ -90,6 +90,8 @@ class SenderLink:
         self._credit_bytes = 0  # that may still be sent
         self._bytes_sent = 0
         self._lows = _Lows()
+        self.subscriptions: tuple[str, ...] = ()
+        """What is subscribed to at the receiver, as it said when we joined; private ones as empty text."""
         self.lease_ms = 0
         """After so much silence what the receiver holds may be withdrawn; 0 for never."""
         self._moved = Runs()  # that were withdrawn from this incarnation, which may not know
@@ -141,6 +143,7 @@ class SenderLink:
             self._base = self.sent = self.accepted = self.next
             self.resolved.forget_below(self.next)
             self._failed.clear()
+        self.subscriptions = tuple(frame.subscriptions)
         self._credit = self._base + frame.credit
         self._bytes_sent = 0
         self._credit_bytes = frame.credit_bytes

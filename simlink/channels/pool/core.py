@@ -17,7 +17,7 @@ from simlink.balancing.pick import Verdict
 from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
 from simlink.channels.pool.endpoint import Endpoint
 from simlink.channels.pool.slot import Slot
-from simlink.errors import ConfigError, ConnectError, ConnectTimeout, NoEndpoints, TransportError
+from simlink.errors import ConfigError, ConnectError, ConnectTimeout, NoEndpoints, SimlinkError, TransportError
 from simlink.health.states import State, Transition
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class PoolSender(SenderDriver):
     world: time, chance, waiting.
     retains: whether a confirmed message stays until it is settled (brokerless).
     announce: told of every transition.
+    resolver: says who the endpoints are, every ``resolve_every`` seconds; who is not among them any more is drained.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class PoolSender(SenderDriver):
         world: World,
         retains: bool,
         announce: Callable[[Transition], None] = lambda _: None,
+        resolver: Callable[[], list[str]] | None = None,
+        resolve_every: float = 30.0,
     ) -> None:
         self.url = url
         self.slots: dict[str, Slot] = {}
@@ -81,6 +84,9 @@ class PoolSender(SenderDriver):
         """Messages that were taken from an endpoint, because it died or left, to go to another."""
         self.beats = 0
         self._leaving: list[SenderDriver] = []
+        self._resolver = resolver
+        self._resolve_every = resolve_every
+        self._resolve_at = -math.inf if resolver is not None else math.inf
         for name, weight in weights.items():
             self.add(name, weight)
 
@@ -101,6 +107,12 @@ class PoolSender(SenderDriver):
     @abstractmethod
     def _take_back(self, slot: Slot, *, ambiguous: bool) -> None:
         """An endpoint is dead or leaves: what it holds goes elsewhere."""
+
+    def _joined(self, slot: Slot) -> None:
+        """An endpoint is connected."""
+
+    def _gone(self, slot: Slot) -> None:
+        """An endpoint is dead, or has left, and holds nothing any more."""
 
     def _resolved(self, slot: Slot, count: int, keys: Sequence[bytes | None] | None, verdict: Verdict) -> None:
         """So many messages of an endpoint are resolved."""
@@ -177,6 +189,7 @@ class PoolSender(SenderDriver):
         self.world.watch(name, ())
         self.membership.remove(name, self.world.now())
         del self.slots[name]
+        self._gone(slot)
         self._touched.discard(name)
         self._leaving.append(slot.end)
 
@@ -328,6 +341,7 @@ class PoolSender(SenderDriver):
                     due = min(due, slot.retry_at)
             if slot.leave_by is not None:
                 due = min(due, slot.leave_by, now + 0.05)
+        due = min(due, self._resolve(now))
         self._next_due = due
         self._idle = min((slot.end.idle_interval for slot in self.slots.values()), default=0.25)
         if self._leaving:
@@ -352,6 +366,28 @@ class PoolSender(SenderDriver):
             self._members_changed()
         self._next_due = min(self._next_due, membership.next_deadline())
 
+    def _resolve(self, now: float) -> float:
+        """Ask the resolver, and follow what it says; when that is due again."""
+        if self._resolver is None:
+            return math.inf
+        answer = self.world.answer()
+        if isinstance(answer, Exception) or answer == []:
+            log.warning("%s: the resolver names no endpoints, so those there are stay: %r", self.url, answer)
+        elif answer is not None:
+            for name in answer:
+                if name not in self.slots:
+                    try:
+                        self.add(name)
+                    except SimlinkError as error:
+                        log.warning("%s: the resolver names %r: %s", self.url, name, error)
+            for name, slot in list(self.slots.items()):
+                if name not in answer and slot.leave_by is None:
+                    self.drain(name, 30.0)
+        if now >= self._resolve_at:
+            self._resolve_at = now + self._resolve_every
+            self.world.ask(self._resolver)
+        return min(self._resolve_at, now + 0.1)
+
     # --- connections ------------------------------------------------------------------------------------------------
 
     def _connect(self, slot: Slot, now: float) -> None:
@@ -374,6 +410,7 @@ class PoolSender(SenderDriver):
             slot.backoff = 0.0
             slot.signs, slot.beats = slot.end.pulse or (0, 0)
             self.membership.connected(slot.name, now, slot.end.incarnation)
+            self._joined(slot)
             self._serve(slot, now)
             return
         if not isinstance(error, TransportError | OSError):
@@ -399,8 +436,14 @@ class PoolSender(SenderDriver):
     def _died(self, slot: Slot, now: float) -> None:
         """Its messages go elsewhere; with nobody else there, they stay for its return."""
         slot.probe = False
-        if len(self.slots) == 1 or not slot.flights.open:
+        if len(self.slots) == 1:
             return
+        if slot.flights.open:
+            self._forsake(slot, now)
+        if self.membership.state(slot.name) is State.DEAD:
+            self._gone(slot)
+
+    def _forsake(self, slot: Slot, now: float) -> None:
         if slot.opening:
             slot.forsaken = True
             self._take_back(slot, ambiguous=True)
@@ -466,7 +509,9 @@ class PoolSender(SenderDriver):
 def refused(error: BaseException | None) -> bool:
     """Whether an error proves that nobody is at an address: the machine answered, and said so."""
     while error is not None:
-        if isinstance(error, ConnectionRefusedError):
+        text = str(error).lower()
+        # gRPC says it in words only; a process that receives something else has let go of what it held of ours.
+        if isinstance(error, ConnectionRefusedError) or "connection refused" in text or "nobody receives" in text:
             return True
         error = error.__cause__
     return False

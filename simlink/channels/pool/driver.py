@@ -8,9 +8,12 @@ from typing import Any
 
 from simlink.channels.driver import Capabilities, Driver, Mode, Order, ReceiverDriver, ReceiverOptions, SenderDriver
 from simlink.channels.pool.announce import Announcer
+from simlink.channels.pool.core import PoolSender
 from simlink.channels.pool.keyed import KeyedPool
 from simlink.channels.pool.queue import QueuePool
+from simlink.channels.pool.resolving import names_of
 from simlink.channels.pool.settings import PoolSettings
+from simlink.channels.pool.topic import TopicPool
 from simlink.channels.pool.world import RealWorld, World
 from simlink.channels.url import Target, parse_url
 from simlink.errors import ConfigError, InvalidURL, NotSupported
@@ -74,21 +77,26 @@ class PoolDriver(Driver):
     def sender(self) -> SenderDriver:
         return self.pool(RealWorld(self.url))
 
-    def pool(self, world: World) -> QueuePool:
+    def pool(self, world: World) -> PoolSender:
         """The sending end, in a world."""
         settings = self.settings
-        settings.balancer.bind(world.now, world.random)
         options: dict[str, Any] = {
             "membership": Membership(settings.detector, random=world.random, slow_start=settings.slow_start),
             "world": world,
             "retains": self.capabilities().brokerless,
             "announce": self.announcer,
+            "resolver": None if settings.resolver is None else names_of(settings.resolver, self.target),
+            "resolve_every": settings.resolve_every,
         }
 
         def make(name: str) -> SenderDriver:
             return self.driver(name).sender()
 
         balancer = settings.balancer
+        if self.mode is Mode.TOPIC:
+            drop, backlog = settings.slow == "drop", settings.backlog
+            return TopicPool(self.url, make, settings.weights, balancer=balancer, drop=drop, backlog=backlog, **options)
+        balancer.bind(world.now, world.random)
         if settings.order == "per_key" or settings.keyed:
             pinned = settings.order == "per_key"
             return KeyedPool(self.url, make, settings.weights, balancer=balancer, pinned=pinned, **options)

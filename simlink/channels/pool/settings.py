@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from simlink.balancing.balancer import Balancer
-from simlink.balancing.registry import STRATEGIES
 from simlink.balancing.registry import balancer as balancer_of
 from simlink.balancing.slow_start import SlowStart
 from simlink.errors import ConfigError
@@ -39,8 +38,7 @@ class PoolSettings:
     @property
     def keyed(self) -> bool:
         """Whether the strategy looks at keys, so that messages must be picked for by key."""
-        inner = self.balancer.inner if isinstance(self.balancer, SlowStart) else self.balancer
-        return getattr(inner, "keyed", False) or inner.name not in STRATEGIES or inner.name == "consistent_hash"
+        return self.balancer.keyed
 
     @classmethod
     def of(cls, chosen: Mapping[str, Any], names: Sequence[str], *, heartbeat: float | None, where: str) -> PoolSettings:

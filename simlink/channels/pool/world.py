@@ -58,6 +58,14 @@ class World(ABC):
         """The ends whose opening is over, and the error where it failed."""
 
     @abstractmethod
+    def ask(self, resolver: Callable[[], list[str]]) -> None:
+        """Begin to ask who the endpoints are; one question at a time."""
+
+    @abstractmethod
+    def answer(self) -> list[str] | Exception | None:
+        """What the resolver said, once; None while it has not."""
+
+    @abstractmethod
     def close(self, ends: Iterable[SenderDriver], timeout: float) -> None:
         """Close ends, all at the same time. Those that are being opened are closed after that."""
 
@@ -85,6 +93,7 @@ class RealWorld(World):
         self._opening: dict[SenderDriver, Future[None]] = {}
         self._guard = threading.Lock()
         self._ended = False
+        self._answer: list[str] | Exception | None = None
 
     def now(self) -> float:
         return time.monotonic()
@@ -156,6 +165,21 @@ class RealWorld(World):
             self._opening = {end: future for end, future in self._opening.items() if not future.done()}
         return out
 
+    def ask(self, resolver: Callable[[], list[str]]) -> None:
+        self._executor().submit(self._ask, resolver)
+
+    def _ask(self, resolver: Callable[[], list[str]]) -> None:
+        try:
+            self._answer = resolver()
+        except Exception as error:
+            # Whatever it is, it belongs to the thread that asks for the answer.
+            self._answer = error
+        self.wake()
+
+    def answer(self) -> list[str] | Exception | None:
+        answer, self._answer = self._answer, None
+        return answer
+
     def close(self, ends: Iterable[SenderDriver], timeout: float) -> None:
         deadline = self.now() + timeout
 
@@ -180,5 +204,3 @@ class RealWorld(World):
         self._in.close()
         self._out.close()
 
-
-Clock = Callable[[], float]

@@ -389,6 +389,10 @@ class TcpSender(SenderDriver):
         return self._link.incarnation
 
     @property
+    def subscriptions(self) -> tuple[str, ...]:
+        return self._link.subscriptions
+
+    @property
     def pulse(self) -> tuple[int, int]:
         return self._signs, self._beats
 

@@ -109,6 +109,7 @@ def _write_welcome(f: Welcome, out: pb.Frame) -> None:
     w.credit_bytes = f.credit_bytes
     w.heartbeat_ms = f.heartbeat_ms
     w.max_frame_bytes = f.max_frame_bytes
+    w.subscriptions.extend(f.subscriptions)
 
 
 def _write_batch(f: BatchFrame, out: pb.Frame) -> None:
@@ -264,6 +265,7 @@ def _read_welcome(frame: pb.Frame) -> Welcome:
         _number(w.credit_bytes),
         w.heartbeat_ms,
         w.max_frame_bytes,
+        list(w.subscriptions),
     )
 
 
