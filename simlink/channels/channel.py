@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from simlink.block import Block
 from simlink.channels.driver import Capabilities, Mode, Order, ReceiverOptions
-from simlink.channels.receipt import Receipt
 from simlink.channels.making import make_driver
+from simlink.channels.receipt import Receipt
 from simlink.channels.sender import Sender
 from simlink.channels.url import Option
 from simlink.channels.window import Entry, Totals, Window
@@ -427,6 +427,15 @@ class Channel:
         self._pool()
         return Endpoints(self.sender)
 
+    def endpoint_counts(self) -> dict[str, dict[str, Any]] | None:
+        """What each endpoint was given so far, as in a `Report`; None for a channel to one. Works after `close` too."""
+        from simlink.channels.pool.driver import PoolDriver
+
+        if not isinstance(self._driver, PoolDriver):
+            return None
+        pool = self._driver.made
+        return {} if pool is None else pool.counts()
+
     def on_transition(self, function: Callable[[Transition], object]) -> Callable[[], None]:
         """Call a function whenever an endpoint changes its state, in a thread of its own.
 
@@ -531,26 +540,30 @@ def pool(
 ) -> Channel:
     """One channel over several, each an endpoint: balanced, watched, and resent elsewhere when one dies.
 
-    ``tcp://h1:7001,h2:7001/orders`` (also http, grpc and their TLS forms) is the same for endpoints that differ by their
-    host alone; a pool takes any URLs of one scheme, also those of brokers.
+    ``tcp://h1:7001,h2:7001/orders`` (also http, grpc and their TLS forms) is the same for endpoints that differ by
+    their host alone; a pool takes any URLs of one scheme, also those of brokers.
 
     Args:
         urls: at least one; all of one scheme.
         mode: "queue": each message goes to one endpoint; "topic": to each.
         serializer: as for `queue`.
-        options: ``balancer`` ("least_connections"), ``detector`` ("empirical"), ``order`` ("none" or "per_key"), ``slow``
-            ("block" or "drop") and ``backlog`` for topics, ``weights``, ``slow_start`` (10 s), ``resolver``; those of
-            `queue`, and the transport's own, which are for every endpoint.
+        options: ``balancer`` ("least_connections"), ``detector`` ("empirical"), ``order`` ("none" or "per_key"),
+            ``slow`` ("block" or "drop") and ``backlog`` for topics, ``weights``, ``slow_start`` (10 s), ``resolver``;
+            those of `queue`, and the transport's own, which are for every endpoint.
 
     Raises:
         InvalidURL, UnknownScheme, ConfigError, NotSupported, MissingExtra: before any I/O.
     """
     if isinstance(urls, str):
-        raise ConfigError("simlink.pool takes a list of URLs; for one URL with several hosts use simlink.queue or topic")
+        raise ConfigError(
+            "simlink.pool takes a list of URLs; for one URL with several hosts use simlink.queue or topic"
+        )
     try:
         mode = Mode(mode)
     except ValueError:
-        raise ConfigError(f"mode is 'queue' or 'topic', not {mode!r}{did_you_mean(str(mode), ['queue', 'topic'])}") from None
+        raise ConfigError(
+            f"mode is 'queue' or 'topic', not {mode!r}{did_you_mean(str(mode), ['queue', 'topic'])}"
+        ) from None
     return Channel(list(urls), mode, serializer=serializer, options=options)
 
 

@@ -381,6 +381,10 @@ class SenderDriver(ABC):
         once; None where there are none: then it is asked every few milliseconds, and when `listen` says so."""
         return None
 
+    def rest(self) -> float:
+        """For how many seconds `outcomes` need not be called if nothing comes: until the next heartbeat is due."""
+        return self.idle_interval
+
     def listen(self, notify: Callable[[], None]) -> None:
         """Call ``notify``, from any thread, whenever `outcomes` may have something, if `waits_for` cannot tell."""
 

@@ -75,11 +75,13 @@ def _over_urls(
     schemes = list(dict.fromkeys(target.scheme for target in targets))
     if len(schemes) > 1:
         raise ConfigError(
-            f"simlink.pool: {schemes[0]}:// and {schemes[1]}:// promise different things; all URLs of a pool have one scheme"
+            f"simlink.pool: {schemes[0]}:// and {schemes[1]}:// promise different things; give URLs of one scheme"
         )
     cls = driver_class(schemes[0])
     for target in targets:
-        extra = {name for name in target.params if name in channel or (name in POOL_OPTIONS and name not in cls.options)}
+        extra = {
+            name for name in target.params if name in channel or (name in POOL_OPTIONS and name not in cls.options)
+        }
         if extra:
             raise InvalidURL(f"{target}: {min(extra)!r} is for the whole pool; give it to simlink.pool()")
     if cls.several:
@@ -92,7 +94,9 @@ def _over_urls(
     own = {name: chosen.get(name, option.default) for name, option in channel.items()}
 
     def make(target: Target) -> Driver:
-        return cls(target, mode=mode, **_chosen(cls.options, target, _with_beats(cls, pooling, own_options), str(target)))
+        return cls(
+            target, mode=mode, **_chosen(cls.options, target, _with_beats(cls, pooling, own_options), str(target))
+        )
 
     return over_urls(targets, make, mode=mode, chosen=pooling), own
 

@@ -18,7 +18,9 @@ from simlink.channels.window import Window
 from simlink.health.membership import Membership
 from simlink.health.registry import detector
 from simlink.testing.clock import VirtualClock
-from simlink.testing.network import Network, SimEnd, SimProcess, SimWorld, numbered
+from simlink.testing.ends import SimEnd, SimWorld, numbered
+from simlink.testing.network import Network
+from simlink.testing.processes import SimProcess
 
 BEAT = 0.1
 SENDING = 1.5
@@ -40,8 +42,8 @@ PRODUCER = b"p" * 16
 
 @dataclass(frozen=True)
 class Fault:
-    """``kill`` and ``power``: ends, and starts again after so many seconds. ``deaf``: nothing gets to it; ``mute``: nothing
-    comes from it. ``pause``: the sending process stands still."""
+    """``kill`` and ``power``: it ends, and starts again after so many seconds. ``deaf``: nothing gets to it; ``mute``:
+    nothing comes from it. ``pause``: the sending process stands still."""
 
     at: float
     kind: str

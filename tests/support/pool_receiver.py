@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import simlink
 
 
 def receive(url, at, path):
     """Receive until killed."""
-    with open(path, "ab", buffering=0) as out:
+    with Path(path).open("ab", buffering=0) as out:
         with simlink.queue(url, heartbeat=0.25, dead=5.0).receiver(at=at, settle="manual") as receiver:
             out.write(b"ready\n")
             for delivery in receiver:
                 out.write(b"%d %d\n" % (int(delivery.value), delivery.attempt))
                 delivery.ack()
-
-
-def wait_for_death(pid):
-    os.waitpid(pid, 0)

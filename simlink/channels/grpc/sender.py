@@ -280,6 +280,9 @@ class GrpcSender(SenderDriver):
         # What comes is put into the inbox by a thread, which tells so.
         return ()
 
+    def rest(self) -> float:
+        return max(self._wrote + self._beat - time.monotonic(), 0.005)
+
     def lease(self, seconds: float) -> None:
         self._link.lease_ms = max(1, round(seconds * 1000))
 

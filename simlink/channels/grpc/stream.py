@@ -66,7 +66,13 @@ class Stream:
         heard: when something came, on the monotonic clock.
     """
 
-    def __init__(self, channel: grpc.Channel, metadata: Sequence[tuple[str, str]], name: str, notify: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        metadata: Sequence[tuple[str, str]],
+        name: str,
+        notify: Callable[[], None] | None = None,
+    ) -> None:
         self.channel = channel
         self.inbox: SimpleQueue[Any] = SimpleQueue() if notify is None else _Told(notify)
         self.heard = time.monotonic()

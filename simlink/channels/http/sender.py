@@ -393,6 +393,9 @@ class HttpSender(SenderDriver):
             if not c.closed
         ]
 
+    def rest(self) -> float:
+        return max(self._posted + self._beat - time.monotonic(), 0.005)
+
     def lease(self, seconds: float) -> None:
         self._link.lease_ms = max(1, round(seconds * 1000))
 

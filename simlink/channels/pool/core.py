@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ _MAX_BACKOFF = 1.0
 _POLLED = 0.002
 """Seconds between two looks at an end that cannot tell when it has something, while something is in flight."""
 _TAKEN = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.SETTLED, OutcomeKind.REJECTED})
+_REMEMBERED = 100
+"""Endpoints that have left, and still stand in the counts."""
 _BAD = frozenset({State.SUSPECT, State.DEAD, State.EJECTED})
 
 
@@ -84,6 +87,7 @@ class PoolSender(SenderDriver):
         """Messages that were taken from an endpoint, because it died or left, to go to another."""
         self.beats = 0
         self._leaving: list[SenderDriver] = []
+        self._left: deque[tuple[str, int, int]] = deque(maxlen=_REMEMBERED)
         self._resolver = resolver
         self._resolve_every = resolve_every
         self._resolve_at = -math.inf if resolver is not None else math.inf
@@ -190,6 +194,7 @@ class PoolSender(SenderDriver):
         self.membership.remove(name, self.world.now())
         del self.slots[name]
         self._gone(slot)
+        self._left.append((name, slot.sent, slot.taken))
         self._touched.discard(name)
         self._leaving.append(slot.end)
 
@@ -213,6 +218,26 @@ class PoolSender(SenderDriver):
                 )
             )
         return out
+
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """What each was given; also those that have left. From any thread."""
+        out = {
+            slot.name: {
+                "sent": slot.sent,
+                "in_flight": slot.flights.open,
+                "moved": slot.taken,
+                "state": self.membership.state(slot.name).value,
+                "why": self._why(slot.name),
+            }
+            for slot in list(self.slots.values())
+        }
+        for name, sent, taken in list(self._left):
+            if name not in out:
+                out[name] = {"sent": sent, "in_flight": 0, "moved": taken, "state": "removed", "why": "removed"}
+        return out
+
+    def _why(self, name: str) -> str:
+        return self.membership.why(name) if name in self.membership.names else "removed"
 
     def _loads(self) -> Mapping[str, Mapping[str, float]]:
         """What the balancer knows of each."""
@@ -300,7 +325,7 @@ class PoolSender(SenderDriver):
             self._report(slot, outcomes)
         self._hear(slot, now)
         descriptors = end.waits_for()
-        interval = end.idle_interval
+        interval = end.rest()
         if descriptors is None:
             interval = min(interval, _POLLED if slot.flights.open else interval)
         else:
@@ -503,6 +528,7 @@ class PoolSender(SenderDriver):
                 for name, slot in self.slots.items()
             },
             "moved": self.moved,
+            "beats": self.beats,
         }
 
 

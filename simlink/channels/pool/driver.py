@@ -50,6 +50,8 @@ class PoolDriver(Driver):
         heartbeat = getattr(getattr(first, "settings", None), "heartbeat", None)
         self.settings = PoolSettings.of(chosen, list(drivers), heartbeat=heartbeat, where=url)
         self.announcer = Announcer(url)
+        self.made: PoolSender | None = None
+        """The sending end, once it was made."""
 
     @property
     def url(self) -> str:
@@ -75,7 +77,8 @@ class PoolDriver(Driver):
         return driver
 
     def sender(self) -> SenderDriver:
-        return self.pool(RealWorld(self.url))
+        self.made = self.pool(RealWorld(self.url))
+        return self.made
 
     def pool(self, world: World) -> PoolSender:
         """The sending end, in a world."""
@@ -178,4 +181,3 @@ def with_beats(cls: type[Driver], chosen: Mapping[str, Any], options: Mapping[st
     if interval is None or "heartbeat" not in cls.options:
         return options
     return {**options, "heartbeat": interval}
-

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint", "Endpoints"]
 
+
 class Endpoints(Sequence[Endpoint]):
-    """The endpoints of a channel as they are now: a sequence of `Endpoint`, by index or by name, that prints as a table.
+    """The endpoints of a channel as they are now: a sequence of `Endpoint`, by index or by name, that prints as a
+    table.
 
     Every look is a new one. Thread-safe.
     """
@@ -88,8 +90,8 @@ class Endpoints(Sequence[Endpoint]):
         self._sender.look_after()
 
     def drain(self, name: str, *, timeout: float = 30.0) -> None:
-        """Give an endpoint nothing more. It leaves when what it holds is settled, or after ``timeout`` seconds, and what
-        it then still holds is sent elsewhere. Returns at once.
+        """Give an endpoint nothing more. It leaves when what it holds is settled, or after ``timeout`` seconds, and
+        what it then still holds is sent elsewhere. Returns at once.
 
         Raises:
             ConfigError: it is not there.

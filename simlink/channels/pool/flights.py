@@ -123,7 +123,7 @@ class Flights:
         ]
 
     def take_back(self, out: list[Outcome], *, ambiguous: bool = True) -> None:
-        """Everything unresolved goes elsewhere: RETURNED, in order. What the endpoint says of it later means nothing."""
+        """Everything unresolved goes elsewhere: RETURNED, in order. What is said of it later means nothing."""
         for flight in self._flights[self._head :]:
             for first, stop in self._runs.missing(flight.first, flight.stop):
                 for a, b in flight.translate(first, stop):

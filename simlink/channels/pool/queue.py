@@ -21,7 +21,7 @@ __all__ = ["CHUNK", "QueuePool"]
 
 log = logging.getLogger("simlink")
 
-CHUNK = 512
+CHUNK = 1024
 """Messages that go to one endpoint at once. A pick costs the same for one as for many, and a small chunk costs frames;
 a large one makes the balance coarse."""
 
@@ -62,21 +62,25 @@ class QueuePool(PoolSender):
         while waiting:
             position, batch = waiting[0]
             assert isinstance(position, int)
-            others = self._others_than_on_trial()
-            count = min(len(batch.bodies), _TRIAL if others else CHUNK)
+            row, rows = 0, len(batch.bodies)
             try:
-                pick = self.balancer.pick(count, exclude=others)
+                while row < rows:
+                    others = self._others_than_on_trial()
+                    count = min(rows - row, _TRIAL if others else CHUNK)
+                    pick = self.balancer.pick(count, exclude=others)
+                    part = batch if count == rows else batch[row : row + count]
+                    self._give(self.slots[pick.endpoint], part, position + row, pick)
+                    row += count
             except NoEndpoints:
                 return
             except Exception as error:
                 self._failed(error)
                 return
-            if count == len(batch.bodies):
-                waiting.popleft()
-            else:
-                waiting[0] = (position + count, batch[count:])
-                batch = batch[:count]
-            self._give(self.slots[pick.endpoint], batch, position, pick)
+            finally:
+                if row == rows:
+                    waiting.popleft()
+                elif row:
+                    waiting[0] = (position + row, batch[row:])
 
     def _others_than_on_trial(self) -> frozenset[str]:
         """Whom not to pick, so that an endpoint on trial gets its batch: by its small share it might wait for ever."""

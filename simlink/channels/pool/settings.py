@@ -16,6 +16,7 @@ from simlink.health.registry import detector as detector_of
 
 __all__ = ["PoolSettings"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
     """The options of `simlink.channels.making.POOL_OPTIONS`, checked and with their defaults.
@@ -41,7 +42,9 @@ class PoolSettings:
         return self.balancer.keyed
 
     @classmethod
-    def of(cls, chosen: Mapping[str, Any], names: Sequence[str], *, heartbeat: float | None, where: str) -> PoolSettings:
+    def of(
+        cls, chosen: Mapping[str, Any], names: Sequence[str], *, heartbeat: float | None, where: str
+    ) -> PoolSettings:
         """From options, for these endpoints. ``heartbeat`` is how often the transport's receivers are heard.
 
         Raises:
@@ -93,8 +96,8 @@ def _weights(given: Any, names: Sequence[str], where: str) -> dict[str, float]:
             weight = math.nan
         if not (math.isfinite(weight) and weight > 0):
             raise ConfigError(
-                f"{where}: the weight of {name!r} must be a number above 0, not {value!r}; leave out or drain an endpoint"
-                " that should get nothing"
+                f"{where}: the weight of {name!r} must be a number above 0, not {value!r}; leave out or drain an"
+                " endpoint that should get nothing"
             )
         out[name] = weight
     return out

@@ -203,4 +203,3 @@ class RealWorld(World):
             self._threads.shutdown()
         self._in.close()
         self._out.close()
-

@@ -295,10 +295,10 @@ class Listener:
             return
         if connection.unsent:
             self._watch(connection)
-        if connection.destination is not None and connection.link is not None and connection.link.connected:
-            if not connection.destination.heard(connection.link):
-                self._refuse(connection, Code.TIMEOUT, STALE, now, retryable=True)
-                return
+        destination, link = connection.destination, connection.link
+        if destination is not None and link is not None and link.connected and not destination.heard(link):
+            self._refuse(connection, Code.TIMEOUT, STALE, now, retryable=True)
+            return
         count = 0
         try:
             while connection.closing_at is None and (frame := connection.reader.next_frame()) is not None:

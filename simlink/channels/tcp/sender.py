@@ -376,6 +376,9 @@ class TcpSender(SenderDriver):
             return ()
         return ((self._sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0)),)
 
+    def rest(self) -> float:
+        return max(self._wrote + self._beat - time.monotonic(), 0.005)
+
     def lease(self, seconds: float) -> None:
         self._link.lease_ms = max(1, round(seconds * 1000))
 
