@@ -90,6 +90,7 @@ class PoolSender(SenderDriver):
         self._left: deque[tuple[str, int, int]] = deque(maxlen=_REMEMBERED)
         self._resolver = resolver
         self._resolve_every = resolve_every
+        self._resolved_times = 0
         self._resolve_at = -math.inf if resolver is not None else math.inf
         for name, weight in weights.items():
             self.add(name, weight)
@@ -396,6 +397,7 @@ class PoolSender(SenderDriver):
         if self._resolver is None:
             return math.inf
         answer = self.world.answer()
+        self._resolved_times += answer is not None
         if isinstance(answer, Exception) or answer == []:
             log.warning("%s: the resolver names no endpoints, so those there are stay: %r", self.url, answer)
         elif answer is not None:
@@ -529,6 +531,7 @@ class PoolSender(SenderDriver):
             },
             "moved": self.moved,
             "beats": self.beats,
+            "resolved": self._resolved_times,
         }
 
 
