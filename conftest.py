@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
@@ -9,6 +10,11 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 # A property holds or it does not; how long an example takes says how busy the machine is.
 settings.register_profile("simlink", deadline=None)
 settings.load_profile("simlink")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=1000, help="runs of the simulated pools (tests/simulation)")
+
 
 # Blocks of one page share a namespace, so that a page reads as one session. ```python no-run``` is shown only.
 pytest_collect_file = Sybil(

@@ -23,7 +23,7 @@ from simlink.testing.network import Network
 from simlink.testing.processes import SimProcess
 
 BEAT = 0.1
-SENDING = 1.5
+SENDING = 1.0
 """Seconds in which messages are sent, and faults begin."""
 KINDS = ("kill", "power", "stall", "slow", "partition", "deaf", "mute", "pause")
 BALANCERS = (
@@ -76,17 +76,17 @@ class Schedule:
             random.choice(BALANCERS),
             random.choice(DETECTORS),
             random.choice(("none", "per_key")),
-            random.choice((20.0, 50.0, 100.0)),
+            random.choice((15.0, 40.0, 80.0)),
             random.choice((0.0, 0.002, 0.01)) if mess else 0.0,
             random.choice((0.0, 0.02)) if mess else 0.0,
             random.choice((0.0, 0.01)) if mess else 0.0,
             random.choice((0.0, 1e-4, -1e-3)),
             tuple(
                 Fault(
-                    round(random.uniform(0.2, SENDING), 3),
+                    round(random.uniform(0.1, SENDING), 3),
                     random.choice(KINDS),
                     random.randrange(endpoints),
-                    round(random.choice((0.05, 0.4, 1.0, 2.0)) * random.uniform(0.5, 1.5), 3),
+                    round(random.choice((0.05, 0.3, 0.8, 1.4)) * random.uniform(0.5, 1.5), 3),
                 )
                 for _ in range(random.randint(1, 4))
             ),
@@ -255,10 +255,11 @@ class Scene:
             self.clock.call_at(start + fault.at, lambda fault=fault: self._happens(fault))
         self.clock.run_until(start + SENDING + 0.1)
         for process in self.processes:
-            self.clock.call_later(4.0, process.start)
+            self.clock.call_later(3.0, process.start)
         self.clock.run_until(start + 90.0, lambda: self.all_sent and not self.window.messages)
-        # Late copies have their say as well.
-        self.clock.advance(0.5)
+        # Late copies have their say as well, and so have those who were away until now.
+        over = max((start + fault.at + fault.seconds for fault in self.schedule.faults if fault.seconds < 5), default=0)
+        self.clock.run_until(max(self.clock.now(), over) + 0.5)
         self._judge()
         digest = hashlib.blake2b(digest_size=8)
         for hand in self.books.handed:

@@ -244,9 +244,11 @@ def test_a_balancer_that_chooses_nobody_who_is_there_is_refused():
 def test_endpoints_come_and_go():
     ports = free_ports(3)
     with simlink.queue(url_of(ports[:2]), detector=QUICK, slow_start=0) as channel:
-        with simlink.queue(url_of(ports[2:])) as third, Readers(channel, ports[:2]) as readers, Readers(
-            third, ports[2:]
-        ) as other:
+        with (
+            simlink.queue(url_of(ports[2:])) as third,
+            Readers(channel, ports[:2]) as readers,
+            Readers(third, ports[2:]) as other,
+        ):
             channel.send_many(list(range(10)))
             name = f"{LOCAL}:{ports[2]}"
             channel.endpoints.add(name, weight=2)
@@ -384,5 +386,3 @@ def test_a_pin_lasts_while_something_is_unsettled():
     assert pins.release([b"k", None, b"m"]) is False
     assert pins.release([b"k"]) is True
     assert (pins.of(b"k"), len(pins)) == (None, 1)
-
-

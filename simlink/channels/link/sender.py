@@ -94,7 +94,7 @@ class SenderLink:
         """What is subscribed to at the receiver, as it said when we joined; private ones as empty text."""
         self.lease_ms = 0
         """After so much silence what the receiver holds may be withdrawn; 0 for never."""
-        self._moved = Runs()  # that were withdrawn from this incarnation, which may not know
+        self._moved: list[Run] = []  # that were withdrawn from this incarnation, which may not know
         self._telling: list[Run] | None = None  # those of them that it holds, and must be told of before anything else
 
     # --- connecting ---------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class SenderLink:
             self._failed = deque([(self.accepted, self.next)] if self.accepted < self.next else [])
             self._tell_moved(frame.settled + self._base)
         else:
-            self._moved = Runs(self.next)
+            self._moved = []
             self._telling = None
             self._give_up(self.resolved.mark, out, ambiguous=True)
             self.incarnation = frame.incarnation
@@ -156,20 +156,19 @@ class SenderLink:
         """Take back everything unresolved, for it goes elsewhere. The connection must be given up first; when the same
         incarnation is met again it is told, before anything else, what of that it has accepted meanwhile."""
         assert not self.connected
-        for first, stop in self.resolved.missing(self._base, self.sent):
-            self._moved.add(first, stop)
+        self._moved += self.resolved.missing(self._base, self.sent)
         out: list[Outcome] = []
         self._give_up(self.resolved.mark, out, ambiguous=True)
         return out
 
     def _tell_moved(self, settled: int) -> None:
         """It hands out nothing of what it holds before it was told, even if there is nothing to tell."""
-        self._moved.forget_below(settled)
-        if not self.lease_ms and not self._moved.runs():
+        self._moved = [run for run in self._moved if run[1] > settled]
+        if not self.lease_ms and not self._moved:
             return
         self._telling = [
             (first - self._base, min(stop, self.accepted) - self._base)
-            for first, stop in self._moved.runs()
+            for first, stop in self._moved
             if first < self.accepted
         ]
 
