@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 from sybil import Sybil
@@ -11,9 +13,16 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 settings.register_profile("simlink", deadline=None)
 settings.load_profile("simlink")
 
+# Whoever starts the suite in the background (nohup, a shell's &) has it ignore Ctrl-C, and all that it starts; the
+# tests of Ctrl-C are not about that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many seeds the simulation of pools takes."""
     parser.addoption("--seeds", type=int, default=1000, help="runs of the simulated pools (tests/simulation)")
+
 
 
 # Blocks of one page share a namespace, so that a page reads as one session. ```python no-run``` is shown only.

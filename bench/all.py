@@ -68,6 +68,18 @@ def generated(quick: bool) -> Iterator[Row]:
             yield share(f"Protobuf, {row['records']}, kept", row["rate"], "by hand", row["floor_rate"], 0.8)
 
 
+def cataloged(quick: bool) -> Iterator[Row]:
+    found = ask("catalog", *(["--rows", "200000", "--repeat", "3"] if quick else []))
+    rates = found["rates"]
+    floors = {
+        "clickstream, JSON": "clickstream by hand, no sessions, JSON",
+        "clickstream, six fields, JSON": "six fields by hand, no sessions, JSON",
+        "access_log, lines": "lines by hand, no visits",
+    }
+    for what, least in found["reach"].items():
+        yield at_least(f"{what}, kept", rates[what], least, f"by hand: {million(rates[floors[what]])}")
+
+
 def memory(quick: bool) -> Iterator[Row]:
     found = ask("memory", *(["--rows", "100000", "--repeats", "3"] if quick else []))
     peer = f"queue.Queue: {million(found['rates']['queue.Queue between threads'])}"
@@ -269,6 +281,7 @@ def main() -> None:
     rows: list[Row] = []
     for question in (
         generated,
+        cataloged,
         memory,
         tcp,
         encrypted,

@@ -328,19 +328,18 @@ def plots(folder: Path, requests: int) -> None:
     axes[0].legend(fontsize=7)
     figure.savefig(folder / "balancing-latency.svg", metadata={"Date": None})
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True, layout="constrained")
     for axis, which in zip(axes, ("S1", "S2"), strict=True):
         for place, name in enumerate(PLOTTED):
             found = strategies.shares(which, name, requests=requests)
             slow = found.pop(strategies.SLOW)
             axis.barh(place, slow * 100, color="tab:red")
-            axis.text(slow * 100 + 0.2, place, f"{slow:.2%}", va="center", fontsize=7)
-            axis.plot([share * 100 for share in found.values()], [place] * len(found), "|", color="tab:blue")
-        axis.set(
-            title=f"{which}: the slow one's share (bar), the others' (ticks)", xlabel="% of requests", xlim=(0, 13)
-        )
-        axis.set_yticks(range(len(PLOTTED)), PLOTTED)
-        axis.invert_yaxis()
+            inside = slow > 0.05
+            axis.text(0.2 if inside else slow * 100 + 0.2, place, f"{slow:.2%}", va="center", fontsize=7)
+            axis.plot([share * 100 for share in found.values()], [place] * len(found), "k|")
+        axis.set(title=f"{which}: the slow one (bar), the others (ticks)", xlabel="% of requests", xlim=(0, 13))
+    axes[0].set_yticks(range(len(PLOTTED)), PLOTTED)
+    axes[0].invert_yaxis()
     figure.savefig(folder / "balancing-share.svg", metadata={"Date": None})
 
 

@@ -24,7 +24,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Block", "Coded", "Column", "FieldType", "Kind", "Masked", "Pool", "Ragged", "Schema", "Struct", "as_list"]
+__all__ = [
+    "Block",
+    "Coded",
+    "Column",
+    "FieldType",
+    "Kind",
+    "Lines",
+    "Masked",
+    "Pool",
+    "Ragged",
+    "Schema",
+    "Struct",
+    "as_list",
+]
 
 
 class Kind(enum.Enum):
@@ -273,4 +286,51 @@ class Block:
         return iter(self.rows())
 
     def __repr__(self) -> str:
-        return f"Block({self.schema.name}, rows {self.start}..{self.start + self.length}, {', '.join(self.schema)})"
+        rows = f"rows {self.start}..{self.start + self.length}"
+        return f"{type(self).__name__}({self.schema.name}, {rows}, {', '.join(self.schema)})"
+
+
+class Lines(Block):
+    """Records that are one line of text each, and nothing else: `rows` gives str.
+
+    As columns (for a table or a file) they are one column of text, named by the schema's only field. It is made when
+    it is asked for: a serializer takes the whole text.
+
+    Attributes:
+        text: all lines, with a newline between them.
+        origin: the records that the lines were written from, as columns: a key may name a field of theirs.
+    """
+
+    __slots__ = ("origin", "text")
+
+    def __init__(self, schema: Schema, text: str, origin: Block) -> None:
+        # Not Block's: the columns come later.
+        self.schema = schema
+        self.text = text
+        self.origin = origin
+        self.start = origin.start
+        self.length = origin.length
+        self._rows = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "columns":
+            raise AttributeError(name)
+        (field,) = self.schema
+        lines = self.lines()
+        self.columns = {field: np.fromiter(lines, dtype=object, count=len(lines))}
+        return self.columns
+
+    def lines(self) -> list[str]:
+        """Each line."""
+        return self.text.split("\n") if self.length else []
+
+    def __getitem__(self, rows: slice) -> Lines:
+        part = self.origin[rows]
+        if part.length == self.length:
+            return self
+        first = part.start - self.start
+        return Lines(self.schema, "\n".join(self.lines()[first : first + part.length]), part)
+
+    def rows(self) -> list[Any]:
+        """The lines."""
+        return self.lines()

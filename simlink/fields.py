@@ -7,6 +7,7 @@ machine. ``field | function`` maps a whole column, ``field.map(function)`` each 
 
 from __future__ import annotations
 
+from simlink.generators.chains import markov
 from simlink.generators.draws import (
     boolean,
     choice,
@@ -37,6 +38,7 @@ __all__ = [
     "integer",
     "list",
     "lognormal",
+    "markov",
     "normal",
     "pool",
     "record",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
+from operator import add, truediv
 from typing import ClassVar
 
 from simlink.balancing.balancer import NOBODY, Balancer, burden
 from simlink.balancing.pick import EndpointLoad, Pick
 
 _TRIES = 64
+
+_PLUS_ONE = partial(add, 1)
 
 
 class LeastConnections(Balancer):
@@ -26,7 +30,7 @@ class LeastConnections(Balancer):
     def _forget(self) -> None:
         super()._forget()
         self._board: list[int] = []
-        self._even = False
+        self._weights: list[float] | None = None
 
     def _arrange(self) -> None:
         ready = self._ready
@@ -34,40 +38,43 @@ class LeastConnections(Balancer):
         for place, load in enumerate(ready):
             load.board = board
             load.index = place
-        self._even = len({load.weight for load in ready}) == 1
+        # Equal weights need no dividing: the board itself is what is compared.
+        self._weights = [load.weight for load in ready] if len({load.weight for load in ready}) > 1 else None
         self._uniform = self._random.random
 
     def pick(self, count: int = 1, key: bytes | None = None, exclude: AbstractSet[str] = NOBODY) -> Pick:
-        if exclude or count < 1 or not self._even:
-            return super().pick(count, key, exclude)
         board = self._board
-        least = min(board)
-        place = board.index(least)
-        ties = board.count(least)
+        if exclude or count < 1 or not board:
+            return super().pick(count, key, exclude)
+        weights = self._weights
+        costs = board if weights is None else list(map(truediv, map(_PLUS_ONE, board), weights))
+        least = min(costs)
+        place = costs.index(least)
+        ties = costs.count(least)
         if ties > 1:
-            place = self._tie(least, place, ties)
+            place = self._tie(costs, least, place, ties)
         load = self._ready[place]
-        if load.penalty and burden(load) > least:
+        if load.penalty and burden(load) > load.in_flight:
+            # It has just failed: compare anew, with what that counts for.
             return super().pick(count, key, exclude)
         board[place] += count
-        load.in_flight = ahead = least + count
+        load.in_flight = ahead = load.in_flight + count
         load.picks += count
         clock = self._clock
         return Pick(load, clock(), count, count, ahead)
 
-    def _tie(self, least: int, place: int, ties: int) -> int:
+    def _tie(self, costs: Sequence[float], least: float, place: int, ties: int) -> int:
         """The place of one of those with the least, with equal chances."""
-        board = self._board
         uniform = self._uniform
-        size = len(board)
+        size = len(costs)
         if ties * 16 > size:
             # Where they are many, drawing until one is hit is quicker than counting them off.
             for _ in range(_TRIES):
                 drawn = int(uniform() * size)
-                if board[drawn] == least:
+                if costs[drawn] == least:
                     return drawn
         for _ in range(int(uniform() * ties)):
-            place = board.index(least, place + 1)
+            place = costs.index(least, place + 1)
         return place
 
     def choose(self, endpoints: Sequence[EndpointLoad], key: bytes | None) -> EndpointLoad:

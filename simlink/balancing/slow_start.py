@@ -40,6 +40,7 @@ class SlowStart(Balancer):
     def fresh(self) -> Self:
         twin = super().fresh()
         twin.inner = self.inner.fresh()
+        twin._cold = {}
         return twin
 
     def bind(self, clock: Callable[[], float], random: RandomSource) -> None:

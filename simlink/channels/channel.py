@@ -17,7 +17,7 @@ from simlink.channels.making import make_driver
 from simlink.channels.receipt import Receipt
 from simlink.channels.sender import Sender
 from simlink.channels.url import Option
-from simlink.channels.window import Entry, Totals, Window
+from simlink.channels.window import Entry, State, Totals, Window
 from simlink.errors import (
     ChannelClosed,
     ConfigError,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "pool", "queue", "topic"]
 
 V = TypeVar("V")
+_NO_KEY: Same[bytes | None] = Same(None, 1)
+_CONFIRMED, _SETTLED = int(State.CONFIRMED), int(State.SETTLED)
 
 _OPTIONS: Mapping[str, Option] = {
     "window": Option(int, 65_536, "how many messages may be unresolved at once", minimum=1),
@@ -87,6 +89,8 @@ class Channel:
         self._pid = os.getpid()
         self._producer = secrets.token_bytes(16)
         self._sequence = 0
+        limits = (self._options["max_message_bytes"], self.capabilities.max_message_bytes)
+        self._body_limit: int | None = min((x for x in limits if x is not None), default=None)
 
     def _enveloped(self, scheme: str) -> CloudEvents | None:
         source, kind = self._options["event_source"], self._options["event_type"]
@@ -143,10 +147,14 @@ class Channel:
             _checked_headers(value.headers)
             batch = self._stamp(Batch.of([value]))
         else:
-            batch = self._compose([self.serializer.dumps(value)], Same(encode_key(key), 1), headers)
+            serializer = self._serializer or self.serializer
+            batch = self._compose(
+                [serializer.dumps(value)], _NO_KEY if key is None else Same(encode_key(key), 1), headers
+            )
         deadline = _deadline(timeout)
-        receipt = self._receipt(self.submit(batch, timeout))
-        if wait:
+        entry = self.submit(batch, timeout, wait=wait)
+        receipt = Receipt(entry, self._sender.wait)  # type: ignore[union-attr]  # there is one by now
+        if wait and not (entry.counts[_CONFIRMED] or entry.counts[_SETTLED]):
             self._resolve(receipt, deadline, timeout)
         return receipt
 
@@ -197,13 +205,18 @@ class Channel:
 
     def _compose(self, bodies: list[bytes], keys: Sequence[bytes | None], headers: Mapping[str, str] | None) -> Batch:
         n = len(bodies)
-        batch = Batch(
+        with self._guard:
+            first = self._sequence
+            self._sequence = first + n
+        return Batch(
             bodies,
             keys=keys,
-            headers=Same(_checked_headers(headers), n),
-            content_types=Same(self.serializer.content_type, n),
+            headers=Same(_checked_headers(headers) if headers else EMPTY_HEADERS, n),
+            content_types=Same((self._serializer or self.serializer).content_type, n),
+            producers=Same(self._producer, n),
+            sequences=range(first, first + n),
+            timestamps=Same(time.time_ns() // 1000, n),
         )
-        return self._stamp(batch)
 
     def _stamp(self, batch: Batch) -> Batch:
         """Give a batch this channel's identity, and the time, if it has none."""
@@ -239,9 +252,9 @@ class Channel:
             raise
         return self._receipt(whole)
 
-    def submit(self, batch: Batch, timeout: float | None, totals: Totals | None = None) -> Entry:
+    def submit(self, batch: Batch, timeout: float | None, totals: Totals | None = None, *, wait: bool = False) -> Entry:
         """For those who make batches themselves (a run): hand over a stamped batch and return as soon as the window
-        has taken it. Waits up to ``timeout`` seconds for a peer and for room.
+        has taken it. Waits up to ``timeout`` seconds for a peer and for room. ``wait``: as `Sender.submit`.
 
         Raises:
             SendError: a body is larger than ``max_message_bytes``. EncodeError: a header that the envelope cannot take.
@@ -251,16 +264,15 @@ class Channel:
         self._check_sizes(batch)
         if self._envelope is not None:
             batch = self._envelope.wrap(batch)
-        return self.sender.submit(batch, timeout, totals)
+        return (self._sender or self.sender).submit(batch, timeout, totals, wait=wait)
 
     def _check_sizes(self, batch: Batch) -> None:
-        limit = self._options["max_message_bytes"]
-        limits = [x for x in (limit, self.capabilities.max_message_bytes) if x is not None]
-        if limits and batch.nbytes > min(limits):
+        limit = self._body_limit
+        if limit is not None and batch.nbytes > limit:
             for row, body in enumerate(batch.bodies):
-                if len(body) > min(limits):
+                if len(body) > limit:
                     raise SendError(
-                        f"{self.url}: message {row} of the batch has {len(body)} bytes, the limit is {min(limits)}",
+                        f"{self.url}: message {row} of the batch has {len(body)} bytes, the limit is {limit}",
                         url=self.url,
                     )
         key_limit = self.capabilities.max_key_bytes

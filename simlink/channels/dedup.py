@@ -112,6 +112,18 @@ class Deduplicator:
         self._producers.move_to_end(producer)
         if isinstance(sequences, range) and sequences.step == 1:
             high = sequences.stop
+            start = sequences.start
+            if start + 1 == high and (high & (_BLOCK - 1)) and start >= known.floor:
+                # One message, which does not end its block: somebody may be waiting for it.
+                bits = known.blocks.get(start >> _SHIFT)
+                if bits is None or bits is _FULL:
+                    bits = _writable(known, start >> _SHIFT)
+                bits[start & (_BLOCK - 1)] = True
+                if high > known.high:
+                    known.high = high
+                    if high - self.window > known.floor:
+                        self._forget(known, high - self.window)
+                return
             for block, a, b in _pieces(max(sequences.start, known.floor), high):
                 self._set_slice(known, block, a, b)
         else:

@@ -38,9 +38,10 @@ class Held(Hand):
         late: rows whose verdict came after their hold was lost. The application has done with them, so a message that
             comes again is not theirs to adopt: nobody would ever settle it.
         spent: rows that were handed out too often, and are dead letters.
+        unsent: the first row and the one behind the last that may have a verdict which the driver has not.
     """
 
-    __slots__ = ("adopted", "handed_at", "late", "lease", "sent", "spent", "tokens")
+    __slots__ = ("adopted", "handed_at", "late", "lease", "sent", "spent", "tokens", "unsent")
 
     def __init__(self, incoming: Incoming, on_settle: Callable[[Hand, int, Verdict], bool]) -> None:
         super().__init__(incoming.batch, incoming.attempts, on_settle)
@@ -50,6 +51,7 @@ class Held(Hand):
         self.adopted: dict[int, tuple[Lease, int]] | None = None
         self.late: set[int] = set()
         self.spent: bytearray | None = None
+        self.unsent = (len(incoming.batch), 0)
         self.handed_at = time.monotonic()
 
     def valid(self, row: int) -> bool:
@@ -131,6 +133,8 @@ class Hands:
             if held.taken_back:
                 return
             untouched = held.marks.count(0, first, stop)
+            if not untouched:
+                return
             if untouched == stop - first:
                 held.marks[first:stop] = bytes([verdict]) * (stop - first)
             else:
@@ -139,6 +143,7 @@ class Hands:
                         held.marks[row] = verdict
             held.open -= untouched
             self.counts[_ADVERB[verdict]] += untouched
+            held.unsent = (min(held.unsent[0], first), max(held.unsent[1], stop))
             self._dirty[id(held)] = held
 
     def nack_run(self, held: Held, first: int, stop: int, delay: float, *, failed: bool = False) -> None:
@@ -202,16 +207,24 @@ class Hands:
                 if held.sent is None and held.adopted is None and held.marks.count(Verdict.ACK) == n:
                     self._send(held, 0, n, Verdict.ACK, 0.0)
                 else:
-                    held.sent = held.sent or bytearray(n)
-                    row = 0
-                    for (mark, was), run in groupby(zip(bytes(held.marks), bytes(held.sent), strict=True)):
-                        length = sum(1 for _ in run)
-                        if mark and not was:
-                            self._send(held, row, row + length, Verdict(mark), 0.0)
-                        row += length
+                    self._send_fresh(held, *held.unsent)
+                held.unsent = (n, 0)
                 if held.open == len(held.late):
                     self._open.pop(id(held), None)
             self._dirty.clear()
+
+    def _send_fresh(self, held: Held, first: int, stop: int) -> None:
+        """Those of these rows that have a verdict which the driver has not."""
+        held.sent = held.sent or bytearray(len(held.batch))
+        if held.marks.count(Verdict.ACK, first, stop) == stop - first and not held.sent.count(1, first, stop):
+            self._send(held, first, stop, Verdict.ACK, 0.0)
+            return
+        row = first
+        for (mark, was), run in groupby(zip(held.marks[first:stop], held.sent[first:stop], strict=True)):
+            length = sum(1 for _ in run)
+            if mark and not was:
+                self._send(held, row, row + length, Verdict(mark), 0.0)
+            row += length
 
     def _send(self, held: Held, first: int, stop: int, verdict: Verdict, delay: float) -> None:
         if held.sent is None and (first, stop) != (0, len(held.batch)):

@@ -96,17 +96,21 @@ class Hub:
         ``row`` is the row, in the origin's count, of the batch's first message. Without ``announce`` the readers that
         wait are not woken: call `announce` soon.
         """
+        rows = len(batch.bodies)
         with self.changed:
             targets = list(self.subscriptions.values())
             if not targets:
-                self.unrouted += len(batch)
+                self.unrouted += rows
                 if origin is not None:
-                    origin.settled(row, row + len(batch), Verdict.ACK)
-                return len(batch)
-            count = min(len(batch), *(s.room() for s in targets)) if targets else len(batch)
+                    origin.settled(row, row + rows, Verdict.ACK)
+                return rows
+            count = rows
+            for subscription in targets:
+                room = subscription.room()
+                count = min(count, room)
             if count == 0:
                 return 0
-            part = batch if count == len(batch) else batch[:count]
+            part = batch if count == rows else batch[:count]
             if origin is not None:
                 origin.expect(row, row + count, len(targets))
             for subscription in targets:

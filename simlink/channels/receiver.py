@@ -339,7 +339,7 @@ class Receiver:
             hand = self._hand
             if hand is None:
                 return
-            outcomes = hand.batch.outcomes
+            outcomes, lease = hand.batch.outcomes, hand.lease
             unasked = not self.manual
             # One hand, row by row; what may change under us is looked at again after each yield.
             for row in range(self._row, len(outcomes)):
@@ -349,9 +349,9 @@ class Receiver:
                     yield Delivery(hand, row)
                 else:
                     yield Decoded(hand, row, outcome)
-                if self._hand is not hand or self._row != row or not hand.lease.valid:
+                if self._row != row or self._hand is not hand or not lease.valid:
                     break
-                if unasked and not row & 15 and time.monotonic() - self._hands.last_flush > FLUSH_AFTER:
+                if not row & 15 and unasked and time.monotonic() - self._hands.last_flush > FLUSH_AFTER:
                     with self._hands.lock:
                         self._settle_seen(hand, row)
                         self._hands.flush()
@@ -374,7 +374,9 @@ class Receiver:
             hand = self._hand
             assert hand is not None
             first = self._row + 1
-            batch = hand.batch if first == 0 else hand.batch[first:]
+            # Never the hand's own batch: that and the hand would refer to each other, and stay, with all their bodies,
+            # until the garbage collector comes by. It counts objects, and 4,096 bodies are one.
+            batch = hand.batch._view() if first == 0 else hand.batch[first:]
             batch._settle = lambda verdict, h=hand, f=first: self._settle_rows(h, f, len(h.batch), verdict)
             self._row = first
             self._whole = True
@@ -433,9 +435,10 @@ class Receiver:
         if self._hand is not None and not self._hand.lease.valid:
             self._hands.revoke(self._hand, self._row + 1)
             self._hand = None
-        for held in [held for held in self._queue if not held.lease.valid]:
-            self._hands.revoke(held, 0)
-            self._queue.remove(held)
+        if self._queue:
+            for held in [held for held in self._queue if not held.lease.valid]:
+                self._hands.revoke(held, 0)
+                self._queue.remove(held)
 
     def _next_row(self, timeout: float | None, *, iterating: bool = False) -> bool:
         self._drop_finished()

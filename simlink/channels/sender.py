@@ -76,6 +76,7 @@ class Sender:
         self._door = _Entered(self)
         self._changed = threading.Condition(self._lock)
         self._waiting = 0
+        self._dozers = 0
         self._opened = False
         self._broken = False
         self._fatal: Exception | None = None
@@ -93,32 +94,56 @@ class Sender:
 
     # --- sending ------------------------------------------------------------------------------------------------
 
-    def submit(self, batch: Batch, timeout: float | None, totals: Totals | None = None) -> Entry:
+    def submit(self, batch: Batch, timeout: float | None, totals: Totals | None = None, *, wait: bool = False) -> Entry:
         """Hand a batch over, waiting up to ``timeout`` seconds for a peer and for room in the window.
+
+        With ``wait`` the first round of waiting for its outcome is done on the way, which spares a second entrance;
+        whether that was enough, `wait` tells.
 
         Raises:
             ConnectTimeout, ConnectError: nobody there. SendTimeout: no room. ChannelClosed.
         """
         deadline = math.inf if timeout is None else self._clock() + timeout
-        with self._entered():
-            self._check()
-            self._connect(deadline)
-            limit = min(len(batch), self.window.max_messages)
-            while self.window.room() < limit:
+        window = self.window
+        with self._door:
+            if self._closing or self._fatal is not None:
+                self._check()
+            if not self._opened:
+                self._connect(deadline)
+            limit = min(len(batch.bodies), window.max_messages)
+            while window.room() < limit:
                 self._pump(min(_SLICE, max(0.0, deadline - self._clock())))
                 self._check()
-                if self.window.room() < limit and self._clock() >= deadline:
+                if window.room() < limit and self._clock() >= deadline:
                     raise self._no_room()
-            entry = self.window.add(batch, totals)
             try:
-                self._push()
+                if window.waiting or self._broken:
+                    entry = window.add(batch, totals)
+                    self._push()
+                else:
+                    entry, position = window.launch(batch, totals)
+                    try:
+                        self.driver.submit(batch, position)
+                    except TransportError as error:
+                        self._break(error)
             except BaseException:
                 # It is in the window all the same, and a pool's balancer may do better next time.
                 self._watch_later()
                 raise
-            if self.window.messages * 2 > self.window.max_messages or self.window.nbytes * 2 > self.window.max_bytes:
+            # Only with a backstop, which looks after the link should this wait be interrupted.
+            waited = wait and self._backstop is not None and entry.pending > 0
+            if waited:
+                self.driver.in_haste = True
+                try:
+                    self._pump(min(_SLICE, max(0.0, deadline - self._clock())))
+                finally:
+                    self.driver.in_haste = False
+            elif window.messages * 2 > window.max_messages or window.nbytes * 2 > window.max_bytes:
                 self._pump(0.0)
-        self._watch()
+        if self._dozing or self._backstop is None:
+            self._watch()
+        if waited:
+            self._yield()
         return entry
 
     def connect(self, timeout: float | None) -> None:
@@ -216,7 +241,7 @@ class Sender:
                 if left <= 0:
                     raise self._nobody(error) from error
                 pause = self._next_backoff()
-                self._changed.wait(min(pause, left))
+                self._doze(min(pause, left))
                 if self._closing:
                     raise ChannelClosed(f"{self.url} was closed while it waited for a peer") from error
             else:
@@ -267,13 +292,15 @@ class Sender:
         if self._fatal is not None or self._closed:
             return
         if not self._opened:
-            self._changed.wait(timeout)
+            self._doze(timeout)
             return
         if self._broken and not self._reopen(timeout):
             return
-        self._push()
-        if self._broken:
-            return
+        window = self.window
+        if window.waiting:
+            self._push()
+            if self._broken:
+                return
         try:
             outcomes = self.driver.outcomes(timeout)
         except TransportError as error:
@@ -281,10 +308,19 @@ class Sender:
             return
         self._last_pump = self._clock()
         if outcomes:
-            self.window.apply(outcomes)
-            if self.window.waiting:
+            window.apply(outcomes)
+            if window.waiting:
                 self._push()
-            self._changed.notify_all()
+            if self._dozers:
+                self._changed.notify_all()
+
+    def _doze(self, timeout: float) -> None:
+        """Let go of the lock until something changes."""
+        self._dozers += 1
+        try:
+            self._changed.wait(timeout)
+        finally:
+            self._dozers -= 1
 
     def _break(self, error: TransportError) -> None:
         self._cause = error
@@ -302,7 +338,7 @@ class Sender:
         wait = self._retry_at - self._clock()
         if wait > 0:
             if timeout > 0:
-                self._changed.wait(min(wait, timeout))
+                self._doze(min(wait, timeout))
             if self._clock() < self._retry_at or self._closed:
                 return False
         try:

@@ -51,23 +51,26 @@ class Origin:
         self._left.update(dict.fromkeys(range(first, stop), subscriptions))
 
     def settled(self, first: int, stop: int, verdict: Verdict) -> None:
-        if self.on_settled is None:
-            return
         if self._left is None:
-            self.on_settled(first, stop, verdict)
+            self.tell(first, stop, verdict)
             return
         for row in range(first, stop):
             left = self._left.pop(row, 1) - 1
             if left:
                 self._left[row] = left
             else:
-                self.on_settled(row, row + 1, verdict)
+                self.tell(row, row + 1, verdict)
+
+    def tell(self, first: int, stop: int, verdict: Verdict) -> None:
+        """These rows are settled."""
+        if self.on_settled is not None:
+            self.on_settled(first, stop, verdict)
 
 
 class Segment:
     """Consecutive messages of one batch in a subscription's log: offsets ``first … first + len - 1``."""
 
-    __slots__ = ("attempts", "batch", "first", "origin", "row")
+    __slots__ = ("attempts", "batch", "first", "origin", "row", "rows")
 
     def __init__(self, first: int, batch: Batch, attempts: Sequence[int], origin: Origin | None, row: int) -> None:
         self.first = first
@@ -75,12 +78,13 @@ class Segment:
         self.attempts = attempts
         self.origin = origin
         self.row = row
+        self.rows = len(batch.bodies)
 
     def __len__(self) -> int:
-        return len(self.batch)
+        return self.rows
 
     def part(self, start: int, stop: int) -> Segment:
-        if start == 0 and stop == len(self.batch):
+        if start == 0 and stop == self.rows:
             return self
         return Segment(
             self.first + start, self.batch[start:stop], self.attempts[start:stop], self.origin, self.row + start
@@ -103,7 +107,7 @@ class Held:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self.marks: bytearray | None = None
-        self.open = len(segment)
+        self.open = segment.rows
 
 
 class Reader:
@@ -173,21 +177,22 @@ class Subscription:
         """How many more messages fit; by bytes at least one fits while the bound is not reached."""
         if self.overflow == "drop":
             return self.hub.max_messages
-        if self.nbytes >= self.hub.max_bytes:
+        hub = self.hub
+        if self.nbytes >= hub.max_bytes:
             return 0
-        return max(0, self.hub.max_messages - self.count)
+        room = hub.max_messages - self.count
+        return max(0, room)
 
     def append(self, batch: Batch, origin: Origin | None, row: int) -> None:
-        if self.overflow == "drop" and (
-            self.count + len(batch) > self.hub.max_messages or self.nbytes >= self.hub.max_bytes
-        ):
-            self.dropped += len(batch)
+        rows = len(batch.bodies)
+        if self.overflow == "drop" and (self.count + rows > self.hub.max_messages or self.nbytes >= self.hub.max_bytes):
+            self.dropped += rows
             if origin is not None:
-                origin.settled(row, row + len(batch), Verdict.REJECT)
+                origin.settled(row, row + rows, Verdict.REJECT)
             return
-        self._fresh.append(Segment(self.next_offset, batch, Same(1, len(batch)), origin, row))
-        self.next_offset += len(batch)
-        self.count += len(batch)
+        self._fresh.append(Segment(self.next_offset, batch, Same(1, rows), origin, row))
+        self.next_offset += rows
+        self.count += rows
         self.nbytes += batch.nbytes
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -279,13 +284,13 @@ class Subscription:
             if segment.origin is not None and segment.origin.ready is not None and not segment.origin.ready():
                 skipped.append(segment)
                 continue
-            if len(segment) > limit:
-                heapq.heappush(self._first, (segment.first + limit, segment.part(limit, len(segment))))
+            if segment.rows > limit:
+                heapq.heappush(self._first, (segment.first + limit, segment.part(limit, segment.rows)))
                 segment = segment.part(0, limit)
             pieces = self._allowed(reader, segment) if careful else (segment,)
             for piece in pieces:
                 out.append(piece)
-                limit -= len(piece)
+                limit -= piece.rows
         for segment in skipped:
             heapq.heappush(self._first, (segment.first, segment))
         return [self._hold(reader, segment) for segment in out]
@@ -325,8 +330,8 @@ class Subscription:
     def _hold(self, reader: Reader, segment: Segment) -> Incoming:
         reader.held[segment.first] = Held(segment)
         insort(reader.firsts, segment.first)
-        reader.holding += len(segment)
-        tokens = range(segment.first, segment.first + len(segment))
+        reader.holding += segment.rows
+        tokens = range(segment.first, segment.first + segment.rows)
         return Incoming(segment.batch, tokens, segment.attempts, reader.lease)
 
     # --- settling -----------------------------------------------------------------------------------------------
@@ -343,7 +348,7 @@ class Subscription:
                 for first in reader.firsts[at : bisect_right(reader.firsts, s.last)]:
                     held = reader.held[first]
                     begin = max(s.first - first, 0)
-                    stop = min(s.last + 1 - first, len(held.segment))
+                    stop = min(s.last + 1 - first, held.segment.rows)
                     if begin < stop:
                         self._settle_rows(reader, held, begin, stop, s.verdict, s.delay)
             self.stale += stale
@@ -352,11 +357,11 @@ class Subscription:
 
     def _settle_rows(self, reader: Reader, held: Held, begin: int, stop: int, verdict: Verdict, delay: float) -> None:
         segment = held.segment
-        if held.marks is None and begin == 0 and stop == len(segment):
+        if held.marks is None and begin == 0 and stop == segment.rows:
             runs = [(0, stop)]
         else:
             if held.marks is None:
-                held.marks = bytearray(len(segment))
+                held.marks = bytearray(segment.rows)
             runs = _unmarked(held.marks, begin, stop)
             held.marks[begin:stop] = b"\x01" * (stop - begin)
         for a, b in runs:
@@ -367,7 +372,8 @@ class Subscription:
                 self._delay(done.again(), delay)
             else:
                 self._forget(done, verdict)
-            self._disown(done)
+            if self._owner is not None:
+                self._disown(done)
         if held.open == 0 or verdict is Verdict.NACK:
             del reader.held[segment.first]
             at = bisect_right(reader.firsts, segment.first) - 1
@@ -388,10 +394,10 @@ class Subscription:
             insort(reader.firsts, held.segment.first)
 
     def _forget(self, segment: Segment, verdict: Verdict) -> None:
-        self.count -= len(segment)
+        self.count -= segment.rows
         self.nbytes -= segment.batch.nbytes
         if segment.origin is not None:
-            segment.origin.settled(segment.row, segment.row + len(segment), verdict)
+            segment.origin.settled(segment.row, segment.row + segment.rows, verdict)
 
     def _delay(self, segment: Segment, delay: float) -> None:
         due = self.hub.clock() + delay

@@ -64,14 +64,15 @@ class Entry:
     __slots__ = ("batch", "counts", "error", "marks", "missed", "order", "pending", "totals", "unresolved", "whole")
 
     def __init__(self, batch: Batch, order: int, totals: Totals) -> None:
+        rows = len(batch.bodies)
         self.batch = batch
         self.order = order
         self.totals = totals
-        self.counts = [len(batch), 0, 0, 0, 0, 0]
+        self.counts = [rows, 0, 0, 0, 0, 0]
         self.marks: bytearray | None = None
         self.whole = State.PENDING
-        self.pending = len(batch)
-        self.unresolved = len(batch)
+        self.pending = rows
+        self.unresolved = rows
         self.error: Exception | None = None
         self.missed: tuple[str, ...] = ()
 
@@ -80,6 +81,10 @@ class Entry:
         if self.marks is None:
             return list(range(len(self.batch))) if self.counts[state] else []
         return [row for row, mark in enumerate(self.marks) if mark == state]
+
+
+_NOBODY = Entry(Batch([]), 0, Totals())
+"""Whose flights they are that nothing can change any more: their batch, and its bodies, are let go of at once."""
 
 
 class _Flight:
@@ -142,20 +147,38 @@ class Window:
         """How many messages may be added now. By bytes one more batch fits while the bound is not reached."""
         if self.messages and self.nbytes >= self.max_bytes:
             return 0
-        return max(0, self.max_messages - self.messages)
+        room = self.max_messages - self.messages
+        return max(0, room)
 
     def add(self, batch: Batch, totals: Totals | None = None) -> Entry:
         """Take a batch in; submit it with `next_flight`. ``totals`` receives its counts besides the window's own."""
+        entry = self._take_in(batch, totals)
+        flight = _Flight(-1, entry, 0, len(batch.bodies))
+        heapq.heappush(self._returned, (entry.order, 0, next(self._tie), flight))
+        return entry
+
+    def launch(self, batch: Batch, totals: Totals | None = None) -> tuple[Entry, int]:
+        """`add` and `next_flight` in one, for a batch that goes out at once because nothing is `waiting`: the entry,
+        and the position to submit it at."""
+        assert not self._returned
+        entry = self._take_in(batch, totals)
+        rows = entry.pending
+        position = self.next_position
+        self.next_position = position + rows
+        self._flights.append(_Flight(position, entry, 0, rows))
+        self._firsts.append(position)
+        return entry, position
+
+    def _take_in(self, batch: Batch, totals: Totals | None) -> Entry:
         entry = Entry(batch, self._order, totals or self.totals)
-        rows, nbytes = len(batch), batch.nbytes
+        rows, nbytes = entry.pending, batch.nbytes
         self._order += rows
         self.messages += rows
         self.nbytes += nbytes
         self.unconfirmed += rows
-        for books in self._books(entry):
+        for books in (self.totals,) if totals is None or totals is self.totals else (self.totals, totals):
             books.sent += rows
             books.bytes += nbytes
-        heapq.heappush(self._returned, (entry.order, 0, next(self._tie), _Flight(-1, entry, 0, rows)))
         return entry
 
     @property
@@ -197,21 +220,24 @@ class Window:
 
     def apply(self, outcomes: Iterable[Outcome]) -> None:
         """Book what the driver reported. Positions that are already resolved are passed over."""
+        flights = self._flights
         for outcome in outcomes:
-            at = max(bisect_right(self._firsts, outcome.first, lo=self._head) - 1, self._head)
-            while at < len(self._flights) and self._flights[at].position < outcome.stop:
-                flight = self._flights[at]
+            at = bisect_right(self._firsts, outcome.first, lo=self._head) - 1
+            at = max(at, self._head)
+            while at < len(flights) and flights[at].position < outcome.stop:
+                flight = flights[at]
                 covered = outcome.first <= flight.position and flight.position + flight.count <= outcome.stop
-                if covered and self._mark_whole(flight, outcome):
-                    at += 1
-                    continue
-                begin = max(outcome.first - flight.position, 0)
-                stop = min(outcome.stop - flight.position, flight.count)
-                for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
-                    if outcome.kind is OutcomeKind.RETURNED:
-                        self._give_back(flight, first, end, ambiguous=outcome.ambiguous)
-                    else:
-                        self._mark(flight, first, end, outcome)
+                if not covered or not self._mark_whole(flight, outcome):
+                    begin = max(outcome.first - flight.position, 0)
+                    stop = min(outcome.stop - flight.position, flight.count)
+                    for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
+                        if outcome.kind is OutcomeKind.RETURNED:
+                            self._give_back(flight, first, end, ambiguous=outcome.ambiguous)
+                        else:
+                            self._mark(flight, first, end, outcome)
+                if not flight.live:
+                    # Its place stays for a while, in a list that is cut now and then; what was sent must not.
+                    flight.entry = _NOBODY
                 at += 1
         self._drop_resolved()
 
@@ -337,13 +363,16 @@ class Window:
             heapq.heappush(self._returned, (entry.order + a, 0, next(self._tie), again))
 
     def _drop_resolved(self) -> None:
-        while self._head < len(self._flights) and not self._flights[self._head].live:
-            self._head += 1
-        if self._head > 64 and self._head * 2 > len(self._flights):
-            del self._flights[: self._head]
-            del self._firsts[: self._head]
-            self._head = 0
-        if len(self._flights) - self._head > self._crowded:
+        flights, head, count = self._flights, self._head, len(self._flights)
+        while head < count and not flights[head].live:
+            head += 1
+        if head > 64 and head * 2 > count:
+            del flights[:head]
+            del self._firsts[:head]
+            count -= head
+            head = 0
+        self._head = head
+        if count - head > self._crowded:
             self._compact()
 
     def _compact(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +44,13 @@ def nested(**fields: Any) -> Field:
 
 
 class Nested(Field):
-    """An ordered set of named fields as one field."""
+    """An ordered set of named fields as one field; only those in ``shown`` are in its records, by default all."""
 
-    def __init__(self, fields: Mapping[str, Field]) -> None:
+    def __init__(self, fields: Mapping[str, Field], shown: Sequence[str] | None = None) -> None:
         if not fields:
             raise ConfigError("record: a record has at least one field")
         self.fields = dict(fields)
+        self.shown = tuple(self.fields if shown is None else shown)
 
     def needs(self) -> Iterator[str]:
         for field in self.fields.values():
@@ -61,13 +62,13 @@ class Nested(Field):
             return replace(scope, path=path, earlier=earlier, outer=scope, later=self.fields)
 
         bound = bind_fields(self.fields, inner)
-        schema = Schema(scope.path.rpartition(".")[2], {n: b.type for n, b in bound.items()})
+        schema = Schema(scope.path.rpartition(".")[2], {n: bound[n].type for n in self.shown})
 
         def make(context: Context) -> Column:
             inside = context.nested()
             for name, field in bound.items():
                 inside.columns[name] = field.make(inside)
-            return Struct(inside.columns, context.length)
+            return Struct({name: inside.columns[name] for name in self.shown}, context.length)
 
         return Bound(FieldType(Kind.RECORD, fields=schema), make)
 

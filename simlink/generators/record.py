@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from simlink.block import Block, FieldType, Schema
@@ -33,16 +33,18 @@ def record(name: str, /, *, seed: int | None = None, **fields: Any) -> Record:
 
 
 class Record(Generator):
-    """A generator made of fields; see `record`."""
+    """A generator made of fields; see `record`. Only those in ``shown`` are in its records, by default all."""
 
-    def __init__(self, name: str, fields: Mapping[str, Field], *, seed: int | None = None) -> None:
+    def __init__(
+        self, name: str, fields: Mapping[str, Field], *, seed: int | None = None, shown: Sequence[str] | None = None
+    ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigError(f"record: the name is text, not {name!r}")
         if not fields:
             raise ConfigError(f"record {name!r} has no fields")
         super().__init__(name, seed)
         self._fields = dict(fields)
-        self._shown: tuple[str, ...] | None = None
+        self._shown: tuple[str, ...] | None = None if shown is None else tuple(shown)
         self._bind()
 
     def _bind(self) -> None:
@@ -100,7 +102,7 @@ class Record(Generator):
 
     def as_nested_field(self) -> Field:
         """The record as a field of another one; its values then depend on that one's seed and path."""
-        return Nested({name: self._fields[name] for name in self._schema})
+        return Nested(self._fields, tuple(self._schema))
 
     def __getstate__(self) -> dict[str, Any]:
         # What was bound holds functions, which do not travel to another process; it is bound again there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,30 @@ class _Ref(Field):
             return Coded(codes_of(keys.tolist()), values)
 
         return make
+
+
+class Indexed(Field):
+    """`ref` to a field whose values are ``0 … count - 1``: the attributes of all of them are made once, at the first
+    block, and looked up. The values are those of `ref`; it pays where the same few keys come again and again."""
+
+    MOST = 200_000
+    """With more keys than that, a table costs more than it saves."""
+
+    def __init__(self, field: str, attribute: Any, count: int) -> None:
+        self.field, self.attribute, self.count = field, as_field(attribute), count
+
+    def needs(self) -> Iterator[str]:
+        yield self.field
+
+    def bind(self, scope: Scope) -> Bound:
+        one_by_one = ref(self.field, self.attribute).bind(scope)
+        if self.count > self.MOST:
+            return one_by_one
+        inner = self.attribute.bind(Scope(scope.seed, scope.path, {}, counts=""))
+        table = lru_cache(maxsize=1)(
+            lambda: inner.make(EntityContext(scope.seed, np.arange(self.count, dtype=np.uint64)))
+        )
+        return Bound(one_by_one.type, lambda context: table().take(np.asarray(context.column(self.field))))
 
 
 def key_words(keys: Column) -> seeding.Words:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from simlink.block import Block, Coded, Column, Masked, Pool, Struct, as_list
+from simlink.block import Block, Coded, Column, Lines, Masked, Pool, Struct, as_list
 from simlink.errors import ConfigError, StateError, did_you_mean
 from simlink.generators.arrivals import Arrivals
 from simlink.generators.generator import BLOCK_ROWS, Generator
@@ -257,6 +257,8 @@ def key_column(chunk: Chunk, key: KeyOf) -> list[bytes | None]:
         if not callable(key):
             raise ConfigError(f"a key is a field's name or a function of the value, not {key!r}")
         return [encode_key(key(value)) for value in (chunk.rows() if isinstance(chunk, Block) else chunk)]
+    if isinstance(chunk, Lines):
+        chunk = chunk.origin
     if isinstance(chunk, Block):
         return _encoded(_column(chunk.columns, key))
     return [encode_key(field_of(value, key)) for value in chunk]

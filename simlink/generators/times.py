@@ -16,7 +16,7 @@ from simlink.generators.field import Bound, Context, Field, Scope
 from simlink.generators.seeding import derive_seed
 from simlink.generators.texts import codepoints, to_texts
 
-__all__ = ["EPOCH", "event_time", "iso_texts", "to_microseconds"]
+__all__ = ["EPOCH", "event_time", "in_format", "iso_texts", "time_type", "to_microseconds"]
 
 EPOCH = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 """Where event time starts unless told otherwise: fixed, so that the same seed gives the same data next year."""
@@ -59,9 +59,7 @@ class _EventTime(Field):
         arrivals: Arrivals | None,
         format: str,
     ) -> None:
-        formats = [*_UNITS, "iso"]
-        if format not in formats:
-            raise ConfigError(f"event_time: unknown format {format!r}{did_you_mean(str(format), formats)}")
+        self.type = time_type("event_time", format)
         if step is not None and arrivals is not None:
             raise ConfigError("event_time: give a step or arrivals, not both")
         if arrivals is not None and not isinstance(arrivals, Arrivals):
@@ -90,13 +88,9 @@ class _EventTime(Field):
                 raise ConfigError(f"{scope.path}: these arrivals end after {arrivals.length}, a record's rows do not")
 
         def make(context: Context) -> Column:
-            micros = self._micros(context, arrivals)
-            if self.format == "iso":
-                return iso_texts(micros, self.decimals)
-            unit = _UNITS[self.format]
-            return micros if unit == 1 else micros // unit
+            return in_format(self._micros(context, arrivals), self.format, self.decimals)
 
-        return Bound(FieldType(Kind.STR if self.format == "iso" else Kind.INT), make)
+        return Bound(self.type, make)
 
     def _micros(self, context: Context, arrivals: Arrivals | None) -> Micros:
         rows = context.positions()
@@ -111,6 +105,26 @@ class _EventTime(Field):
             return exact
         rounded: Micros = np.rint(rows * self.step).astype(np.int64) + self.start
         return rounded
+
+
+def time_type(what: str, format: str) -> FieldType:
+    """The type of times in this format.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    formats = [*_UNITS, "iso"]
+    if format not in formats:
+        raise ConfigError(f"{what}: unknown format {format!r}{did_you_mean(str(format), formats)}")
+    return FieldType(Kind.STR if format == "iso" else Kind.INT)
+
+
+def in_format(micros: Micros, format: str, decimals: int = 3) -> npt.NDArray[Any]:
+    """Microseconds since 1970 UTC → a column in a format of `event_time`."""
+    if format == "iso":
+        return iso_texts(micros, decimals)
+    unit = _UNITS[format]
+    return micros if unit == 1 else micros // unit
 
 
 def _check_range(micros: float) -> None:

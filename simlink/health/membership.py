@@ -328,7 +328,7 @@ class Membership:
             endpoint.quarantine += stay * self._random.uniform(0.5, 1.0)
         endpoint.proven = proven
         endpoint.back = False
-        endpoint.trial = endpoint.warm_since = None
+        endpoint.trial = None
         endpoint.ejected_until, endpoint.pulse = -_NEVER, _NEVER
         self._move(endpoint, now, State.DEAD, why)
 

@@ -32,7 +32,8 @@ class Latencies:
         self._values: Seconds = np.empty(0)
         self._tags: Seconds = np.empty(0)
         self._limit = 1.0
-        self._fresh: list[tuple[Seconds, Seconds]] = []
+        # They get their tags, below the limit that they were added under, when they are folded in.
+        self._fresh: list[Seconds] = []
         self._fresh_count = 0
 
     def add(self, seconds: Seconds) -> None:
@@ -40,7 +41,10 @@ class Latencies:
         n = len(seconds)
         if not n:
             return
-        self._count(n, float(seconds.max()), float(seconds.sum()))
+        if n == 1:  # one by one, the half of what it costs is NumPy's reductions
+            self._count(1, float(seconds[0]), float(seconds[0]))
+        else:
+            self._count(n, float(seconds.max()), float(seconds.sum()))
         if self._limit < 1.0:
             # Which of them get a tag that is low enough; what tag that is, is drawn for those alone.
             seconds = seconds[self._random.random(n, dtype=np.float32) < self._limit]
@@ -60,15 +64,18 @@ class Latencies:
     def _sample(self, seconds: Seconds) -> None:
         if not len(seconds):
             return
-        self._fresh.append((seconds, self._random.random(len(seconds)) * self._limit))
+        self._fresh.append(seconds)
         self._fresh_count += len(seconds)
         if self._fresh_count > _KEPT or len(self._fresh) > 4096:
             self._fold()
 
     def _fold(self) -> None:
         fresh, self._fresh, self._fresh_count = self._fresh, [], 0
-        values = np.concatenate([self._values, *(v for v, _ in fresh)])
-        tags = np.concatenate([self._tags, *(t for _, t in fresh)])
+        values = np.concatenate([self._values, *fresh])
+        tags = np.concatenate([self._tags, self._random.random(len(values) - len(self._values)) * self._limit])
+        self._keep(values, tags)
+
+    def _keep(self, values: Seconds, tags: Seconds) -> None:
         if len(values) > _KEPT:
             kept = np.argpartition(tags, _KEPT)[: _KEPT + 1]
             self._limit = float(tags[kept].max())
@@ -86,15 +93,15 @@ class Latencies:
                 whole._count(part.count, part.maximum, part.total)
         # A tag above the lowest limit would not have stayed in the part that has that limit.
         whole._limit = min([1.0, *(part._limit for part in parts)])
-        for part in parts:
-            low = part._tags < whole._limit if whole._limit < 1.0 else np.ones(len(part._tags), np.bool_)
-            whole._fresh.append((part._values[low], part._tags[low]))
-        whole._fold()
+        values = np.concatenate([whole._values, *(part._values for part in parts)])
+        tags = np.concatenate([whole._tags, *(part._tags for part in parts)])
+        low = tags < whole._limit
+        whole._keep(values[low], tags[low])
         return whole
 
     def percentiles(self, *q: float) -> list[float]:
         """The percentiles ``q`` (0 … 100) in seconds; NaN where nothing was booked."""
-        values = np.concatenate([self._values, *(v for v, _ in list(self._fresh))])
+        values = np.concatenate([self._values, *list(self._fresh)])
         if not len(values):
             return [float("nan")] * len(q)
         return [float(x) for x in np.percentile(values, q)]

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from simlink.block import Block
+from simlink.block import Block, Lines
 from simlink.errors import ConfigError, DecodeError, EncodeError
-from simlink.serializers.json_cells import block_bodies
+from simlink.serializers.json_cells import block_bodies, bodies_of
 from simlink.serializers.json_check import check, foreign
 from simlink.serializers.serializer import Serializer
 
@@ -54,8 +54,8 @@ class Json(Serializer):
         except (TypeError, NameError) as error:
             raise ConfigError(f"Json(type={type!r}): {error}") from error
         self._type = type
-        encoder = msgspec.json.Encoder(enc_hook=foreign)
-        self._encode = encoder.encode
+        self._encoder = msgspec.json.Encoder(enc_hook=foreign)
+        self._encode = self._encoder.encode
 
     def __repr__(self) -> str:
         return "Json()" if self._type is Any else f"Json(type={getattr(self._type, '__name__', self._type)})"
@@ -91,16 +91,18 @@ class Json(Serializer):
             raise DecodeError(f"not JSON: {error}", body=bytes(body)) from error
 
     def dumps_many(self, values: Block | Sequence[Any]) -> list[bytes]:
+        if isinstance(values, Lines):
+            values = values.lines()
         if isinstance(values, Block):
             try:
-                return block_bodies(values, self._encode)
+                return block_bodies(values, self._encoder)
             except _REFUSED as error:
                 # Rare, so it may be slow: the row loop finds the first row that is at fault.
                 super().dumps_many(values)
                 raise EncodeError(f"{values!r}: {error}") from error
         if _plain(values):
             try:
-                return list(map(self._encode, values))
+                return bodies_of(values, self._encoder)
             except _REFUSED:
                 pass
         return super().dumps_many(values)

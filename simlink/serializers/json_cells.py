@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import isfinite
@@ -14,7 +14,7 @@ import numpy as np
 from simlink.block import Block, Coded, Column, Masked, Pool, Ragged, Struct
 from simlink.serializers.json_check import check
 
-__all__ = ["block_bodies"]
+__all__ = ["block_bodies", "bodies_of"]
 
 Encode = Callable[[Any], bytes]
 
@@ -22,13 +22,25 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 _CACHE = "json"
 
 
-def block_bodies(block: Block, encode: Encode) -> list[bytes]:
+def bodies_of(values: Sequence[Any], encoder: msgspec.json.Encoder) -> list[bytes]:
+    """One body a value. All at once and then cut, which is a fifth to a quarter faster than one by one.
+
+    Raises:
+        ValueError, TypeError, …: one of them cannot be written.
+    """
+    bodies = encoder.encode_lines(values).split(b"\n")
+    bodies.pop()
+    # The encoder escapes what ends a line in text. Only JSON that somebody has written himself may have one.
+    return bodies if len(bodies) == len(values) else list(map(encoder.encode, values))
+
+
+def block_bodies(block: Block, encoder: msgspec.json.Encoder) -> list[bytes]:
     """One body a row, byte for byte what encoding the rows as dicts gives.
 
     Raises:
         ValueError, TypeError, …: some row cannot be written; which one is for the caller to find out.
     """
-    return list(map(encode, _records(block.columns, block.length, encode)))
+    return bodies_of(_records(block.columns, block.length, encoder.encode), encoder)
 
 
 def _records(columns: Mapping[str, Column], length: int, encode: Encode) -> list[Any]:

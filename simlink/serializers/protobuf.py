@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from simlink.block import Block, Schema
+from simlink.block import Block, Lines, Schema
 from simlink.errors import ConfigError, DecodeError, EncodeError, NotSupported
 from simlink.serializers.serializer import Serializer
 
@@ -218,7 +218,7 @@ class Protobuf(Serializer):
             return [prefix + body for body in bodies]
         try:
             if isinstance(values, Block):
-                return self._block(values)
+                return super().dumps_many(values) if isinstance(values, Lines) else self._block(values)
             columns = self._columns(values)
             if columns is not None and self._codec is not None:
                 return self._codec.from_columns(columns, len(values))

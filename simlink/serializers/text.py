@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from simlink.block import Block
+from simlink.block import Block, Lines
 from simlink.errors import DecodeError, EncodeError
 from simlink.serializers.serializer import Serializer
 
@@ -42,8 +42,21 @@ class Text(Serializer):
             raise DecodeError(f"not UTF-8 text: {error}", body=bytes(body)) from error
 
     def dumps_many(self, values: Block | Sequence[Any]) -> list[bytes]:
+        if isinstance(values, Lines):
+            return self._lines(values)
         if isinstance(values, Block) and len(values):
             raise EncodeError(
                 f"Text writes str, and {values.schema.name!r} makes records; use Json, or map them to text", row=0
             )
         return super().dumps_many(values)
+
+    def _lines(self, lines: Lines) -> list[bytes]:
+        """All at once, while nothing is wrong."""
+        try:
+            text = lines.text.encode()
+        except UnicodeEncodeError:
+            return super().dumps_many(lines.lines())
+        bodies = text.split(b"\n")
+        if lines.length == len(bodies) and b"\r" not in text:
+            return bodies
+        return super().dumps_many(lines.lines())

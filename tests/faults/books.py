@@ -48,7 +48,7 @@ def handed_out(scene):
 
 @dataclass(frozen=True)
 class Account:
-    """What a cell comes to. ``bound`` is X + H, None where nobody can know H; ``growth`` the largest of a process, in
+    """What a cell comes to. ``bound`` is X + H; ``growth`` the largest of a process, in
     bytes."""
 
     attempted: int
@@ -58,11 +58,10 @@ class Account:
     resent: int
     held: int
     growth: int
-    unbounded: bool = False
 
     @property
     def bound(self):
-        return None if self.unbounded else self.resent + self.held
+        return self.resent + self.held
 
 
 def check(scene):
@@ -92,6 +91,8 @@ def check(scene):
         settled = {(seed, row) for first, stop in report["settled"] for row in range(first, stop)}
         assert settled - seen == set(), "settled, and never handed out"
     assert seen - attempted == set(), "something arrived that was never sent"
+    strayed = sum(process.report.get("strayed", 0) for process in scene.receivers if process.report)
+    assert strayed == 0, f"{strayed} senders reached a receiver that they must not trust"
     assert seen & failed == set(), "something arrived that was reported failed"
     assert sure - seen == set(), f"lost: {sorted(sure - seen)[:10]}, {len(sure - seen)} in all"
     held = scene.held
@@ -106,15 +107,12 @@ def check(scene):
         resent=resent,
         held=held,
         growth=max(map(growth, ends), default=0),
-        unbounded=scene.unbounded,
     )
-    assert account.unbounded or account.repeats <= account.bound, (
-        f"{account.repeats} repeats, and X + H is {resent} + {held}"
-    )
+    assert account.repeats <= account.bound, f"{account.repeats} repeats, and X + H is {resent} + {held}"
     fresh = Counter((line.life, line.identity) for line in lines if line.attempt == 1)
     assert [found for found, times in fresh.items() if times > 1] == [], "twice at attempt 1 in one life"
     check_order(scene.transport.order, lines)
-    for process in ends:
+    for process in [*ends, *scene.refused]:
         if process.report is not None:
             left = dict(process.report["left"])
             if left["sockets"].count(PAIR) <= scene.transport.stays:
@@ -137,6 +135,8 @@ def check_order(kind, lines):
         return
     groups, known = defaultdict(list), set()
     for line in lines:
+        if kind == "fresh" and line.attempt > 1:
+            continue
         # Of a key, over all lives; or of a producer, in each life.
         scope = (line.seed, key_of(line.row)) if kind == "key" else (line.life, line.seed)
         mark = line.identity if kind == "key" else (line.life, line.identity)

@@ -1,18 +1,21 @@
 """The two ends of a cell, as processes of their own: they use the public face only, and say what they saw.
 
     child.py send URL --seed N --count N --size B --rate R --out FILE
-    child.py receive URL --out FILE
+    child.py receive URL --out FILE [--more URL…]   and listens at others, where nobody must come
     child.py both URL …            in one process, for a transport that does not leave it
+    child.py refused URL --more URL… [--joins]   tries to send to each, and to receive from each, and is refused
 
 What a sender was told, and what a receiver was handed, stands in FILE before anything else is done, one line each, so
 that it is there after a SIGKILL. What it comes to is one JSON object, the last line on stdout. Signals to a receiver:
-SIGTERM ends it, SIGUSR1 stops it with messages in hand (it then says ``paused N``), SIGUSR2 lets it go on.
+SIGTERM ends it, SIGUSR1 stops it with messages in hand (it then says ``paused N``, as it does by itself at the message
+of ``--pause-at``), SIGUSR2 lets it go on.
 SIGQUIT makes either end say where it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import gc
 import json
@@ -26,13 +29,13 @@ from collections import deque
 from hashlib import blake2b
 from pathlib import Path
 
-import psutil
-
 KEYS = 8
 CHUNK = 20
 HAND = 50
 """So many messages are in hand before they are acknowledged."""
 PATIENCE = 90.0
+REFUSED_WITHIN = 30.0
+"""Seconds that one try may take; who is refused for good is told at once."""
 
 
 def body_of(seed, row, size):
@@ -80,10 +83,7 @@ def memory(name):
 
 
 def sockets():
-    """Every open socket, by what the kernel calls it, with what it is connected to."""
-    ends = {}
-    for one in psutil.Process().net_connections("all"):
-        ends[one.fd] = f"{one.type.name} {one.laddr} {one.raddr} {one.status}"
+    """Every open socket, by what the kernel calls it, and its number."""
     found = {}
     for fd in Path("/proc/self/fd").iterdir():
         try:
@@ -91,8 +91,21 @@ def sockets():
         except OSError:
             continue
         if link.startswith("socket:"):
-            found[link] = ends.get(int(fd.name), "?")
+            found[link] = int(fd.name)
     return found
+
+
+def told(numbers):
+    """What sockets are connected to."""
+    if not numbers:
+        return []
+    import psutil  # takes longer to load than all the rest of this module, and is hardly ever needed
+
+    ends = {one.fd: one for one in psutil.Process().net_connections("all")}
+    return sorted(
+        "?" if (one := ends.get(number)) is None else f"{one.type.name} {one.laddr} {one.raddr} {one.status}"
+        for number in numbers
+    )
 
 
 def children():
@@ -126,8 +139,8 @@ class Before:
 
     def left(self):
         """What is there after it: nothing, if all is well. A thread that was joined may need a moment to be gone for
-        the kernel as well."""
-        deadline = time.monotonic() + 1.0
+        the kernel as well, and gRPC's C library ends its own beside."""
+        deadline = time.monotonic() + 15.0
         while any((found := self._look()).values()) and time.monotonic() < deadline:
             time.sleep(0.01)
         return found
@@ -136,7 +149,7 @@ class Before:
         return {
             "threads": sorted(t.name for t in set(threading.enumerate()) - self.threads),
             "native_threads": sorted(name for task, name in tasks().items() if task not in self.tasks),
-            "sockets": sorted(text for link, text in sockets().items() if link not in self.sockets),
+            "sockets": told([number for link, number in sockets().items() if link not in self.sockets]),
             "children": children(),
         }
 
@@ -213,7 +226,9 @@ class Sending:
 class Receiving:
     """Notes what it is handed, and acknowledges it some time later."""
 
-    def __init__(self, receiver, out):
+    def __init__(self, receiver, out, pause_at=None):
+        self.pause_at = pause_at
+        self.handed_out = 0
         self.receiver = receiver
         self.out = out
         self.held = []
@@ -239,21 +254,30 @@ class Receiving:
         self.receiver.stop()
 
     def run(self):
-        from simlink.errors import ChannelClosed, ReceiveTimeout
+        from simlink.errors import ChannelClosed, ConnectError, ReceiveTimeout
 
+        last = time.monotonic()
         while not (self.stopping or self.orphaned()):
             try:
                 delivery = self.receiver.get(timeout=0.2)
             except ReceiveTimeout:
+                last = time.monotonic()
                 self.acknowledge()
+                continue
+            except ConnectError as error:
+                # Told after 30 s. On a busy machine a broker may take longer to start, so it is asked again.
+                if not error.retryable or time.monotonic() - last > PATIENCE:
+                    raise
                 continue
             except ChannelClosed:
                 break
+            last = time.monotonic()
             body, message = delivery.value, delivery.message
             key = (message.key or b"-").decode()
             self.out.line(f"{body[:40].decode()} {len(body)} {zlib.crc32(body)} {key} {delivery.attempt}")
             self.held.append(delivery)
-            if self.pausing.is_set():
+            self.handed_out += 1
+            if self.pausing.is_set() or self.handed_out == self.pause_at:
                 self.pausing.clear()
                 say(f"paused {len(self.held)}")
                 while not (self.going.wait(0.1) or self.orphaned()):
@@ -298,7 +322,7 @@ def say(text):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=("send", "receive", "both"))
+    parser.add_argument("role", choices=("send", "receive", "both", "refused"))
     parser.add_argument("url")
     parser.add_argument("--out", required=True)
     parser.add_argument("--sent")
@@ -308,8 +332,11 @@ def main():
     parser.add_argument("--rate", type=float, default=1000.0)
     parser.add_argument("--window", type=int, default=2000)
     parser.add_argument("--prefetch", type=int)
+    parser.add_argument("--pause-at", type=int)
     parser.add_argument("--clock")
     parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--more", nargs="*", default=[])
+    parser.add_argument("--joins", action="store_true")
     args = parser.parse_args()
     signal.signal(signal.SIGQUIT, lambda *_: where([]))
     if args.clock:
@@ -318,6 +345,11 @@ def main():
 
     before = Before()
     report = {"role": args.role}
+    if args.role == "refused":
+        report["base"] = memory("VmRSS")
+        report["tries"] = [list(refused(url, args)) for url in (args.url, *args.more)]
+        end(args, report, before)
+        return
     channel = simlink.queue(args.url, serializer=simlink.Bytes(), window=args.window)
     with channel:
         if args.role == "send":
@@ -326,11 +358,37 @@ def main():
             receiving(channel, args, report)
         else:
             both(channel, args, report)
+    end(args, report, before)
+
+
+def end(args, report, before):
     report["peak"] = memory("VmHWM")
     if args.collect:
         gc.collect()
     report["left"] = before.left()
     print(json.dumps(report), flush=True)
+
+
+def refused(url, args):
+    """What a sender is told at this URL, and a receiver where it is one who calls."""
+    import simlink
+
+    def send(channel):
+        channel.send(body_of(args.seed, 0, args.size), key=key_of(0), timeout=REFUSED_WITHIN)
+
+    def receive(channel):
+        with channel.receiver():
+            pass
+
+    for role, attempt in (("send", send), ("receive", receive))[: 2 if args.joins else 1]:
+        told = {"role": role, "kind": None, "said": "", "retryable": None}
+        try:
+            with simlink.queue(url, serializer=simlink.Bytes()) as channel:
+                attempt(channel)
+        except simlink.SimlinkError as error:
+            retryable = getattr(error, "retryable", None)
+            told |= {"kind": type(error).__name__, "said": str(error), "retryable": retryable}
+        yield told
 
 
 def sending(channel, args, report, out=None):
@@ -344,13 +402,21 @@ def sending(channel, args, report, out=None):
 
 
 def receiving(channel, args, report):
-    with channel.receiver(settle="manual", prefetch=args.prefetch) as receiver:
-        end = Receiving(receiver, Out(args.out))
+    import simlink
+
+    with contextlib.ExitStack() as stack:
+        others = []
+        for url in args.more:
+            other = stack.enter_context(simlink.queue(url))
+            others.append(stack.enter_context(other.receiver()))
+        receiver = stack.enter_context(channel.receiver(settle="manual", prefetch=args.prefetch))
+        end = Receiving(receiver, Out(args.out), args.pause_at)
         end.watch_signals()
         report.setdefault("base", memory("VmRSS"))
         say(f"ready {receiver.url}")
         end.run()
         report["receiver"] = end.report()
+        report["strayed"] = sum(other.stats()["driver"]["senders"] for other in others)
 
 
 def both(channel, args, report):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.faults.child import HAND
+from tests.faults.places import BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS
 from tests.faults.scene import clock_file, set_clock
-from tests.faults.transports import BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS
+from tests.faults.secured import HIDDEN
 
 STALL = 10.0
 CUTS = 6
@@ -34,11 +36,13 @@ class Fault:
 
 
 def receiver_killed(scene):
-    scene.start()
-    for part in (1 / 3, 2 / 3):
-        scene.until(part)
-        scene.kill_receiver()
-        scene.receive()
+    # Each stops by itself: whoever is told from outside may have had everything by then.
+    third = scene.count // 3
+    scene.start(pause_at=third)
+    scene.kill_receiver()
+    scene.receive(pause_at=third)
+    scene.kill_receiver()
+    scene.receive()
 
 
 def sender_killed(scene):
@@ -50,9 +54,10 @@ def sender_killed(scene):
 
 def broker_killed(scene):
     scene.start()
-    scene.unbounded = scene.transport.forgets
     for part in (1 / 3, 2 / 3):
         scene.until(part)
+        if scene.transport.forgets is not None:
+            scene.held += scene.forgotten(scene.transport.forgets) + HAND
         scene.place.broker.kill()
         scene.breaks += 1
         scene.place.broker.start()
@@ -149,18 +154,21 @@ def clock_set_back(scene):
     set_clock(file, 3600)
 
 
-def wrong_credentials(scene):
-    scene.must_be_refused(CREDENTIALS)
-
-
-def bad_certificate(scene):
-    scene.must_be_refused(TLS)
+def strangers(scene):
+    """Who may not come in is refused, whoever cannot be trusted is left alone, and the right one gets through."""
+    scene.receive()
+    scene.must_be_refused()
+    scene.send()
+    scene.until(1)
+    scene.show_nothing(HIDDEN)
 
 
 FAULTS = (
     Fault(name="receiver killed", act=receiver_killed, needs=frozenset({PROCESSES}), waits=True),
-    Fault(name="sender killed", act=sender_killed, needs=frozenset({PROCESSES})),
-    Fault(name="broker killed twice", act=broker_killed, needs=frozenset({BROKER}), count=10_000, rate=4_000),
+    Fault(name="sender killed", act=sender_killed, needs=frozenset({PROCESSES}), waits=True),
+    Fault(
+        name="broker killed twice", act=broker_killed, needs=frozenset({BROKER}), count=10_000, rate=4_000, waits=True
+    ),
     Fault(name="cut mid-frame", act=cut, needs=frozenset({NETWORK})),
     Fault(name="sliced", act=sliced, needs=frozenset({NETWORK}), count=1_000),
     Fault(name="stalled 10 s", act=stalled, needs=frozenset({NETWORK}), waits=True),
@@ -170,7 +178,7 @@ FAULTS = (
     Fault(name="reader stops", act=reader_stops, count=6_000, size=10_000, rate=20_000),
     Fault(name="refused, then accepted", act=refused_then_accepted, needs=frozenset({NETWORK}), waits=True),
     Fault(name="clock set back", act=clock_set_back),
-    Fault(name="wrong credentials", act=wrong_credentials, needs=frozenset({CREDENTIALS})),
-    Fault(name="bad certificate", act=bad_certificate, needs=frozenset({TLS})),
+    Fault(name="wrong credentials", act=strangers, needs=frozenset({CREDENTIALS}), count=100),
+    Fault(name="bad certificate", act=strangers, needs=frozenset({TLS}), count=100),
 )
 """Every column."""

@@ -14,8 +14,7 @@ def cell(result):
         return "not run"
     if result.error:
         return "✗"
-    bound = result.account.bound
-    return f"✓ {result.account.repeats:,}/{'∞' if bound is None else f'{bound:,}'}"
+    return f"✓ {result.account.repeats:,}/{result.account.bound:,}"
 
 
 def render(results, transports, faults, seconds):

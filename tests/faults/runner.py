@@ -18,7 +18,7 @@ from tests.faults.transports import TRANSPORTS, close_brokers
 
 BUSY = 2
 """Cells at a time that load the processor."""
-WAITING = 4
+WAITING = 5
 """Cells at a time that mostly wait."""
 
 

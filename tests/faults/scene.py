@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 
 import simlink
+from tests.faults.child import REFUSED_WITHIN
 from tests.support.command import Command, wait_until
 
 ROOT = Path(simlink.__file__).parents[1]
@@ -22,8 +24,8 @@ CHILD = Path(__file__).with_name("child.py")
 QUIET = 0.6
 """Seconds without a message after which nothing more is expected."""
 DRAIN = 120.0
-REFUSED_WITHIN = 10.0
-"""Seconds that a sender tries; who is refused for good is told at once."""
+STRANGER = 99
+"""The seed of what nobody may receive."""
 
 
 class Seen:
@@ -86,8 +88,8 @@ class Scene:
     Attributes:
         place: URLs, proxy, broker.
         count: how many messages the sender sends.
-        held: H so far: hand-outs of receivers that were killed, unsettled.
-        unbounded: nobody can know H.
+        held: H so far: hand-outs of receivers that were killed, unsettled; and those whose acknowledgements a broker
+            forgot.
         breaks: how many times the fault broke the connections of a receiver that lived.
     """
 
@@ -97,10 +99,10 @@ class Scene:
         self.place = place
         self.folder = folder
         self.count = fault.count
-        self.senders, self.receivers = [], []
+        self.senders, self.receivers, self.refused = [], [], []
         self.held = 0
         self.breaks = 0
-        self.unbounded = False
+        self._looks = []
         self.notes = []
         # NumPy's library for matrices starts threads of its own when it is loaded, and keeps them.
         # The ends run the code that this process runs, wherever else it may be installed.
@@ -121,7 +123,7 @@ class Scene:
 
     # --- starting
 
-    def start(self, *, wait=True):
+    def start(self, *, wait=True, pause_at=None):
         """A receiver, ready, and the sender."""
         if self.transport.one_process:
             sent = ("--sent", self.folder / "sent-1.txt", *self._load(1, self.count))
@@ -131,11 +133,15 @@ class Scene:
             self.senders.append(process)
             process.sent = Seen(self.folder / "sent-1.txt")
             return
-        self.receive(wait=wait)
+        self.receive(wait=wait, pause_at=pause_at)
         self.send()
 
-    def receive(self, *, wait=True):
-        process = self._run("receive", self.place.receiver_url, f"received-{len(self.receivers) + 1}")
+    def receive(self, *, wait=True, pause_at=None):
+        """One more receiver. With ``pause_at`` it stops at the hand-out of that number, for `kill_receiver`."""
+        more = ("--more", *self.place.others) if self.place.others else ()
+        if pause_at is not None:
+            more += ("--pause-at", pause_at)
+        process = self._run("receive", self.place.receiver_url, f"received-{len(self.receivers) + 1}", *more)
         self.receivers.append(process)
         if wait:
             process.until_said("ready")
@@ -173,7 +179,20 @@ class Scene:
 
     def until(self, fraction):
         """Wait until this part of the messages has been handed out."""
-        self._wait(lambda: self.received >= fraction * self.count, f"{fraction:.0%} of the messages")
+
+        def done():
+            sure = sum(len(process.sent.look()) for process in self.senders)
+            self._looks.append((time.monotonic(), received := self.received, sure))
+            return received >= fraction * self.count
+
+        self._wait(done, f"{fraction:.0%} of the messages")
+
+    def forgotten(self, seconds):
+        """The most hand-outs whose acknowledgements a broker may lose now, that writes them at the latest with what it
+        confirms, and may take so many seconds for it."""
+        sure = self._looks[-1][2]
+        written = next(moment for moment, _, then in self._looks if then == sure) - seconds
+        return self.received - max((received for moment, received, _ in self._looks if moment <= written), default=0)
 
     def until_true(self, done, what):
         """Wait for something else, as long as all are well."""
@@ -195,26 +214,37 @@ class Scene:
 
     # --- being refused
 
-    def must_be_refused(self, need):
-        """Each URL that must be refused is, soon, in one sentence that shows no secret; and nothing is sent."""
-        urls = self.place.refused[need]
-        assert urls, f"{self.transport.name} has {need}, and names no URL that must be refused"
-        for url, secret in urls:
-            command = ("send", "clickstream", "--to", url, "--count", 10, "--timeout", REFUSED_WITHIN, "--json")
-            with Command(*command) as sender:
-                done = sender.wait(REFUSED_WITHIN + 20)
-            assert done.status == 1, f"{url} was not refused: {done.stdout}{done.stderr}"
-            told = done.complaint
-            assert secret is None or secret not in told
-            self.notes.append(told)
+    def must_be_refused(self):
+        """Each URL that must be refused is, soon, in one sentence that names what is wrong; to a sender, and to a
+        receiver where that is who calls. Nothing is left of them."""
+        assert self.place.wrong, f"{self.transport.name} names no URL that must be refused"
+        urls = [wrong.url for wrong in self.place.wrong]
+        joins = ("--joins",) if self.place.joins else ()
+        process = self._run("refused", urls[0], "refused", "--more", *urls[1:], "--seed", STRANGER, *joins)
+        report = process.end(REFUSED_WITHIN * len(urls) * 2 + 20.0)
+        self.refused.append(process)
+        for wrong, tries in zip(self.place.wrong, report["tries"], strict=True):
+            for told in tries:
+                what = f"{self.transport.name}, {wrong.what}, {told['role']}: {told['said']!r}"
+                assert told["kind"] == "ConnectError", what
+                assert (told["retryable"], len(told["said"].splitlines())) == (False, 1), what
+                assert re.search(wrong.says, told["said"]), f"{what} does not say {wrong.says!r}"
+            self.notes.append(f"{wrong.what}: {tries[0]['said']}")
+        door = self.place.door
+        assert door is None or (door.knocks > 0, door.entered) == (True, 0), "somebody trusted a bad certificate"
+
+    def show_nothing(self, word):
+        """No process has written this."""
+        for process in [*self.senders, *self.receivers, *self.refused]:
+            said = process.command.stdout + process.command.stderr
+            assert word not in said, f"{process.role} shows a secret: {said[-3000:]}"
 
     # --- killing
 
     def kill_receiver(self):
-        """With messages in hand: it is stopped while it has some, then killed."""
+        """With messages in hand: it has stopped by itself while it has some, then it is killed."""
         process = self.receivers[-1]
-        process.command.signal(signal.SIGUSR1)
-        in_hand = int(process.until_said("paused").split()[1])
+        in_hand = int(process.until_said("paused", DRAIN).split()[1])
         assert in_hand > 0
         process.kill()
         held = self.transport.held_at_death(self.place, len(self.rows))

@@ -7,47 +7,20 @@ where it has a broker, how to ask that broker what a dead receiver had not settl
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from simlink.channels.registry import known_schemes
 from simlink.testing.brokers import KafkaBroker, RabbitMQBroker, RedisBroker
 from simlink.testing.brokers.process import free_ports
 from simlink.testing.chaos import FaultProxy
+from tests.faults import secured
 from tests.faults.child import HAND
+from tests.faults.places import BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS, Place, Shared
 
 PREFETCH = 200
 WINDOW = 2_000
-
-# What a fault needs, and a transport or a place has.
-PROCESSES = "processes"
-NETWORK = "network"
-BROKER = "broker"
-CREDENTIALS = "credentials"
-TLS = "tls"
-
-
-@dataclass
-class Place:
-    """Where one cell happens.
-
-    Attributes:
-        sender_url, receiver_url: of its destination, through the proxy where there is one.
-        proxy: between the ends, or between both ends and their broker; None where the fault needs none.
-        broker: its own, where the fault needs one; otherwise the one that all share, or None.
-        direct_url: past the proxy.
-        refused: `CREDENTIALS` or `TLS` → (a URL that must be refused, the secret that no message may show or None), …:
-            wrong credentials; a certificate that has expired, one for another name.
-    """
-
-    sender_url: str
-    receiver_url: str
-    proxy: FaultProxy | None = None
-    broker: object = None
-    direct_url: str = ""
-    refused: dict = field(default_factory=dict)
+SECURED = frozenset({CREDENTIALS, TLS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,31 +35,41 @@ class Transport:
         loss: "confirmed": what was confirmed arrives. "settled": what was settled was handed out, and what was
             confirmed arrives if the sender lived and nothing was unsettled at its close. "none": loss is allowed.
         order: "key": first hand-outs of a key are in order over all receivers' lives. "life": those of a producer, in
-            each life. "none".
+            each life. "fresh": the same, but for what another receiver may have handed out before. "none".
         prefetch: of its receivers; None where the buffer is bounded by `params`.
-        forgets: a broker that crashes forgets acknowledgements that it had not written yet. How many those were only
-            it knew, so repeats after that have no bound that could be asserted.
+        forgets: a broker that crashes forgets acknowledgements that it had not written yet. It writes them at the
+            latest with what it confirms, and may take so many seconds for it.
         one_process: both ends live in one.
         stays: so many sockets without an address stay as long as the process: the pair of an event loop that is never
             closed, however many channels there were.
         garbage: sockets may be left to the garbage collector, which is run before what is left is counted.
+        secret: the option by which both sides know each other.
+        bare: the secret may be shown without encryption, and is, where it is what is tried.
+        denied: what a refusal for wrong credentials must say, a regular expression.
     """
 
     name: str
     scheme: str
     params: str = ""
-    has: frozenset = frozenset({PROCESSES, NETWORK})
+    has: frozenset = frozenset({PROCESSES, NETWORK}) | SECURED
     loss: str = "settled"
     order: str = "life"
     prefetch: int | None = None
-    forgets: bool = False
+    forgets: float | None = None
     one_process: bool = False
     garbage: bool = False
     stays: int = 0
+    secret: str = "token"
+    bare: bool = False
+    denied: str = ""
 
     @contextlib.contextmanager
     def place(self, needs):
         """Somewhere to run one cell."""
+        if needs & SECURED:
+            with secured.listening(self, needs) as place:
+                yield place
+            return
         name = f"fault-{uuid.uuid4().hex[:12]}"
         if self.one_process:
             url = f"{self.scheme}://{name}{self.params}"
@@ -109,65 +92,29 @@ class Transport:
         return 0
 
 
-class Shared:
-    """A broker for all cells that do not break it, started by the first; with places in front of it for proxies."""
-
-    def __init__(self, make, slots):
-        self._make = make
-        self._slots = slots
-        self._lock = threading.Lock()
-        self._stack = contextlib.ExitStack()
-        self._free = queue.SimpleQueue()
-        self.broker = None
-
-    def start(self):
-        with self._lock:
-            if self.broker is None:
-                proxies = [self._stack.enter_context(FaultProxy()) for _ in range(self._slots)]
-                self.broker = self._stack.enter_context(self._make([proxy.address for proxy in proxies]))
-                targets = getattr(self.broker, "behind", None) or [f"{self.broker.host}:{self.broker.port}"] * len(
-                    proxies
-                )
-                for proxy, target in zip(proxies, targets, strict=True):
-                    proxy.target = target
-                    self._free.put(proxy)
-            return self.broker
-
-    @contextlib.contextmanager
-    def proxy(self):
-        """One of the proxies, for as long as a cell lasts."""
-        self.start()
-        proxy = self._free.get(timeout=600)
-        try:
-            yield proxy
-        finally:
-            proxy.heal()
-            proxy.reset()
-            self._free.put(proxy)
-
-    def close(self):
-        with self._lock:
-            self.broker = None
-            self._stack.close()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Brokered(Transport):
     """A row with a broker.
 
     Attributes:
         shared: the broker of most cells.
+        guarded: one with TLS and a password.
         own: makes a broker that a cell may kill.
     """
 
-    has: frozenset = frozenset({PROCESSES, NETWORK, BROKER})
+    has: frozenset = frozenset({PROCESSES, NETWORK, BROKER}) | SECURED
     loss: str = "confirmed"
     prefetch: int | None = PREFETCH
     shared: Shared
+    guarded: Shared
     own: type
 
     @contextlib.contextmanager
     def place(self, needs):
+        if needs & SECURED:
+            with secured.brokered(self, needs) as place:
+                yield place
+            return
         name = f"fault-{uuid.uuid4().hex[:12]}"
         with contextlib.ExitStack() as stack:
             broker = stack.enter_context(self.own()) if BROKER in needs else self.shared.start()
@@ -234,9 +181,20 @@ KAFKA_PARAMS = f"?partitions={PARTITIONS}&session_timeout=6&heartbeat=2"
 REDIS = Shared(lambda _: Synced(own=True), slots=10)
 RABBITMQ = Shared(lambda _: RabbitMQBroker(own=True), slots=10)
 
+GUARDED_KAFKA = Shared(lambda _: KafkaBroker(own=True, **secured.guarded()), slots=0)
+GUARDED_REDIS = Shared(lambda _: RedisBroker(own=True, **secured.guarded()), slots=0)
+GUARDED_RABBITMQ = Shared(lambda _: RabbitMQBroker(own=True, **secured.guarded()), slots=0)
+
 _ALL = (
     Transport(name="memory", scheme="memory", has=frozenset(), loss="confirmed", order="key", one_process=True),
-    Transport(name="tcp", scheme="tcp", params=f"?buffer_messages={WINDOW}"),
+    Transport(
+        name="tcp",
+        scheme="tcp",
+        params=f"?buffer_messages={WINDOW}",
+        secret="secret",
+        bare=True,
+        denied=r"does not know the shared secret$",
+    ),
     *(
         Kafka(
             name=f"kafka, {client}",
@@ -244,16 +202,39 @@ _ALL = (
             params=KAFKA_PARAMS,
             order="key",
             shared=KAFKA,
+            guarded=GUARDED_KAFKA,
+            denied=r"uthentication failed .*invalid credentials",
             own=lambda: KafkaBroker(own=True),
             # kafka-python 3.0 does not close the socket of an attempt to connect that was refused.
             garbage=client == "python",
         )
         for client in ("confluent", "python")
     ),
-    Transport(name="http", scheme="http", params=f"?buffer_messages={WINDOW}"),
-    Transport(name="grpc", scheme="grpc", params=f"?buffer_messages={WINDOW}", stays=2),
-    RabbitMQ(name="amqp", scheme="amqp", shared=RABBITMQ, own=lambda: RabbitMQBroker(own=True), forgets=True),
-    Redis(name="redis", scheme="redis", params="?min_idle=3", shared=REDIS, own=lambda: Synced(own=True)),
+    Transport(
+        name="http", scheme="http", params=f"?buffer_messages={WINDOW}", denied=r"401: the credentials are wrong$"
+    ),
+    Transport(name="grpc", scheme="grpc", params=f"?buffer_messages={WINDOW}", stays=2, denied=r"token|credentials"),
+    RabbitMQ(
+        name="amqp",
+        scheme="amqp",
+        shared=RABBITMQ,
+        guarded=GUARDED_RABBITMQ,
+        own=lambda: RabbitMQBroker(own=True),
+        # rabbit_queue_index: its journal is synced when there are outstanding confirms, or the queue is idle.
+        forgets=1.0,
+        denied=r"refused the user 'ann': wrong name or password",
+    ),
+    Redis(
+        name="redis",
+        scheme="redis",
+        params="?min_idle=3",
+        # What a dead receiver held is claimed when it has been idle for long enough, whatever was read meanwhile.
+        order="fresh",
+        shared=REDIS,
+        guarded=GUARDED_REDIS,
+        own=lambda: Synced(own=True),
+        denied=r"refused the user or the password",
+    ),
 )
 TRANSPORTS = tuple(row for row in _ALL if row.scheme in known_schemes())
 """Every row."""
@@ -261,5 +242,6 @@ TRANSPORTS = tuple(row for row in _ALL if row.scheme in known_schemes())
 
 def close_brokers():
     """End what the rows share."""
-    for shared in {row.shared for row in TRANSPORTS if isinstance(row, Brokered)}:
+    rows = [row for row in TRANSPORTS if isinstance(row, Brokered)]
+    for shared in {row.shared for row in rows} | {row.guarded for row in rows}:
         shared.close()

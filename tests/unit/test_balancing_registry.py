@@ -158,6 +158,17 @@ def test_slow_start_is_put_around_a_strategy_once():
         simlink.SlowStart(once)
 
 
+def test_slow_start_for_another_channel_knows_nobody():
+    made = simlink.SlowStart(simlink.RoundRobin())
+    made.bind(lambda: 0.0, Random(1))
+    made.update([Member("a", warm=0.1), Member("b")])
+    twin = made.fresh()
+    twin.bind(lambda: 0.0, Random(1))
+    twin.update([Member("a"), Member("b")])
+    assert [twin.pick().endpoint for _ in range(4)] in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
+    assert made.snapshot()["a"]["picks"] == made.snapshot()["b"]["picks"] == 0
+
+
 def test_choosing_loads_no_transport_and_no_numpy():
     program = (
         "import sys; from simlink.balancing.registry import balancer; balancer('led'); "

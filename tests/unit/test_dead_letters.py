@@ -76,8 +76,7 @@ def test_a_message_without_identity_has_no_origin_of_its_own(names):
     url, dead_url = names
     with simlink.topic(url) as events, simlink.queue(dead_url) as dead, dead.receiver() as graves:
         with events.receiver("audit", settle="manual", dead_letter=dead_url) as rx:
-            events._stamp = lambda batch: batch  # a foreign sender's
-            events.send(1)
+            events.submit(Batch([b"1"]), PATIENCE)  # a foreign sender's
             rx.get(timeout=PATIENCE).reject()
             (letter,) = messages(graves, 1)
 

@@ -45,9 +45,9 @@ def scene(*receivers, sent=None, held=0, loss="confirmed", order="life"):
         place=None,
         count=10,
         held=held,
-        unbounded=False,
         senders=[sent or sender()],
         receivers=list(receivers),
+        refused=[],
     )
 
 
@@ -71,11 +71,14 @@ def test_repeats_within_the_bound_are_allowed():
         )
 
 
-def test_where_nobody_can_know_the_bound_nothing_is_said_of_it():
-    crashed = scene(receiver(all_of(*range(6)), killed=True), receiver(all_of(*range(4, 10))))
-    crashed.unbounded = True
-    account = books.check(crashed)
-    assert (account.repeats, account.bound) == (2, None)
+def test_what_a_broker_may_have_forgotten_is_what_it_was_told_since_it_last_wrote(tmp_path):
+    from tests.faults.scene import Scene
+
+    with Scene(None, SimpleNamespace(count=100), None, tmp_path) as scene:
+        scene._looks = [(1.0, 10, 5), (2.0, 20, 8), (2.5, 30, 9), (3.0, 40, 9), (9.0, 90, 9)]
+        scene.receivers = [process([""] * 95, role="receive")]
+        # It last confirmed at 2.5: what was handed out until half a second before stays settled.
+        assert [scene.forgotten(seconds) for seconds in (0.0, 0.5, 1.0, 5.0)] == [65, 75, 85, 95]
 
 
 def wrong_body():
@@ -92,12 +95,14 @@ def wrong_body():
         (lambda: scene(receiver(all_of(*range(10), 9)), held=1), "twice at attempt 1"),
         (lambda: scene(receiver(all_of(0, 2, 1, *range(3, 10)))), "out of order"),
         (lambda: scene(receiver(all_of(8, *range(8), 9)), order="key"), "out of order"),
+        (lambda: scene(receiver(all_of(8, *range(8), 9)), order="fresh"), "out of order"),
         (lambda: scene(receiver(all_of(*range(10))), sent=sender(failed=[3]), loss="none"), "reported failed"),
         (lambda: scene(receiver(all_of(*range(10))), sent=sender(unsettled=2)), "2 messages stayed unsettled"),
         (lambda: scene(receiver(all_of(*range(9))), sent=sender(settled=[(0, 10)]), loss="none"), "settled, and never"),
         (lambda: scene(receiver(all_of(*range(10)), peak=books.GROWTH + 11)), "grew by"),
         (lambda: scene(receiver(all_of(*range(10)), left={**NOTHING, "threads": ["simlink-x"]})), "left behind"),
         (lambda: scene(receiver(all_of(*range(10)), left={**NOTHING, "sockets": ["s"]})), "left behind"),
+        (lambda: scene(receiver(all_of(*range(10)), strayed=1)), "1 senders reached"),
         (lambda: scene(receiver(all_of(*range(10))), sent=sender(confirmed=9)), "1 were never confirmed"),
     ],
 )
@@ -116,19 +121,25 @@ def test_a_killed_senders_confirmed_messages_count_where_there_is_a_broker():
 
 def test_a_refusal_is_one_sentence_and_its_absence_is_told(tmp_path):
     import simlink
+    from tests.faults.places import Place, Wrong
     from tests.faults.scene import Scene
-    from tests.faults.transports import CREDENTIALS, Place
 
-    def look(url, secret=None):
-        place = Place("", "", refused={CREDENTIALS: [(url, secret)]})
-        with Scene(SimpleNamespace(name="tcp"), SimpleNamespace(count=0), place, tmp_path) as scene:
-            scene.must_be_refused(CREDENTIALS)
+    def look(url, says, show="hunter2"):
+        place = Place("", "", wrong=(Wrong("wrong secret", url, says),))
+        transport = SimpleNamespace(name="tcp", prefetch=None, garbage=False)
+        with Scene(transport, SimpleNamespace(count=0, size=SIZE), place, tmp_path) as scene:
+            scene.must_be_refused()
+            scene.show_nothing(show)
             return scene.notes
 
-    with simlink.queue("tcp://127.0.0.1:0/orders") as orders, orders.receiver() as rx:
-        # A queue of another name is nobody's here: as good a refusal as any.
-        (told,) = look(rx.url.replace("/orders", "/others"))
-        assert "nobody receives 'others'" in told
-        assert "Traceback" not in told
-    with pytest.raises(AssertionError, match="was not refused"):
-        look("memory://open-to-all")
+    with simlink.queue("tcp://127.0.0.1:0/orders?secret=one-that-is-right") as orders, orders.receiver() as rx:
+        wrong = rx.url.replace("**", "one-that-is-wrong")
+        assert look(wrong, "shared secret$") == [
+            f"wrong secret: 127.0.0.1:{rx.url.split(':')[2].partition('/')[0]} does not know the shared secret"
+        ]
+        with pytest.raises(AssertionError, match="does not say 'certificate'"):
+            look(wrong, "certificate")
+        with pytest.raises(AssertionError, match="shows a secret"):
+            look(wrong, "shared secret$", show="shared secret")
+    with pytest.raises(AssertionError, match="wrong secret, send: ''"):
+        look("memory://open-to-all", "anything")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from simlink.block import Block, Coded, FieldType, Kind, Masked, Pool, Ragged, Schema, Struct
 from simlink.errors import CodecError, ConfigError, DecodeError, EncodeError
 from simlink.serializers.json import Json
+from simlink.serializers.json_cells import bodies_of
 
 JSON = Json()
 NAN, INF = math.nan, math.inf
@@ -377,3 +378,9 @@ def test_a_small_slice_of_a_huge_pool_does_not_encode_the_pool():
     block = block_of({"v": Coded(np.array([99_999]), pool)}, 1)
     assert JSON.dumps_many(block) == [b'{"v":"value 99999"}']
     assert pool.cache == {}
+
+
+def test_bodies_are_one_a_value_even_where_somebody_wrote_a_line_end_into_one():
+    values = [{"a": "x\ny"}, msgspec.Raw(b"[1,\n2]"), 3]
+    assert bodies_of(values, msgspec.json.Encoder()) == [b'{"a":"x\\ny"}', b"[1,\n2]", b"3"]
+    assert bodies_of([], msgspec.json.Encoder()) == []

@@ -260,7 +260,6 @@ class PhiMachine(MembershipMachine):
 TestMembership = MembershipMachine.TestCase
 TestLearning = LearningMachine.TestCase
 TestPhi = PhiMachine.TestCase
-# Few here, each with many events; it was run with a thousand.
 TestMembership.settings = settings(max_examples=30, stateful_step_count=30)
 TestLearning.settings = TestPhi.settings = settings(max_examples=12, stateful_step_count=30)
 

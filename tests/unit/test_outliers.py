@@ -21,6 +21,7 @@ def test_a_success_in_between_starts_the_count_again():
     found = [outliers.record("a", 0.0, ok=ok) for ok in (False, False, True, False, False)]
     assert found == [[]] * 5
     assert outliers.record("a", 0.0, ok=False) == [("a", "3 failures in a row")]
+    assert outliers.record("a", 0.0, ok=False) == []  # told once; the next time takes as many again
 
 
 def test_a_rate_far_below_the_others_is_told_when_the_bucket_ends():
@@ -33,6 +34,12 @@ def test_a_rate_far_below_the_others_is_told_when_the_bucket_ends():
 def test_rates_that_are_alike_are_no_outliers_however_alike():
     outliers = Outliers(consecutive=1000)
     feed(outliers, 0.5, {"a": 0.995, "b": 1.0, "c": 1.0, "d": 1.0, "e": 1.0, "f": 1.0}, count=1000)
+    assert outliers.record("b", 1.5, ok=True) == []
+
+
+def test_rates_that_are_spread_wide_have_no_outlier():
+    outliers = Outliers(consecutive=1000)
+    feed(outliers, 0.5, {"a": 0.8, "b": 0.84, "c": 0.88, "d": 0.92, "e": 0.96, "f": 1.0})
     assert outliers.record("b", 1.5, ok=True) == []
 
 

@@ -56,17 +56,25 @@ class WindowMachine(RuleBasedStateMachine):
 
     # --- rules ------------------------------------------------------------------------------------------------------
 
-    @rule(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=8), of_a_run=st.booleans())
-    def add(self, sizes, of_a_run):
+    @rule(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=8), of_a_run=st.booleans(), at_once=st.booleans())
+    def add(self, sizes, of_a_run, at_once):
         sizes = sizes[: self.window.room()]
         if not sizes:
             return
         first = len(self.rows)
-        entry = self.window.add(
-            Batch([bytes(size) for size in sizes], sequences=range(first, first + len(sizes))),
-            self.run_totals if of_a_run else None,
-        )
+        batch = Batch([bytes(size) for size in sizes], sequences=range(first, first + len(sizes)))
+        totals = self.run_totals if of_a_run else None
+        position = None
+        if at_once and not self.window.waiting:
+            entry, position = self.window.launch(batch, totals)
+            assert position == self.next_position, "positions are dense"
+            self.next_position += len(batch)
+        else:
+            entry = self.window.add(batch, totals)
         new = [Row(first + at, size, entry, at) for at, size in enumerate(sizes)]
+        if position is not None:
+            for at, row in enumerate(new):
+                row.position = position + at
         self.rows += new
         if of_a_run:
             self.run_rows += new

@@ -186,8 +186,8 @@ class Listener:
             self.error = error
             log.exception("the listener at %s failed", self.address)
         finally:
-            # gRPC's own thread ends when the last server is forgotten.
-            self.server = None
+            # gRPC's own threads end when the last server is forgotten, and with it the last credentials.
+            self.server = self._credentials = None
             self._started.set()
             self._unlistened.set()
             self._ended.set()
@@ -232,6 +232,9 @@ class Listener:
                 wait.cancel()
             await server.stop(_LAST_WORDS)
             await stopping
+            if self._next_tick is not None:
+                # The loop stays, and would keep this listener until the tick's time.
+                self._next_tick.cancel()
         if self._failure is not None:
             raise self._failure
 

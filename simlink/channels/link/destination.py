@@ -28,6 +28,7 @@ __all__ = ["PAUSE", "STALE", "Destination", "LinkOrigin"]
 
 _Identities = list[tuple[bytes, Any, Any]]
 """``(producer, sequences, rows)``; ``rows`` indexes the batch."""
+_ALL = slice(None)
 _FLOOR = 64
 """A link with nothing granted gets this much while there is room at all, even if others hold more than there is."""
 _MAX_LOST_LINKS = 4096
@@ -42,22 +43,30 @@ PAUSE = 0.02
 
 
 class LinkOrigin(Origin):
-    """An Origin that knows its link and the position of its first row."""
+    """An Origin that knows its link and the position of its first row.
 
-    __slots__ = ("batch", "link", "position")
+    It does not refer to itself, not even by a bound callback: a batch must be gone with its last reference, and not
+    when the garbage collector comes by, which counts objects and knows nothing of the megabytes that they hold.
+    """
+
+    __slots__ = ("_told", "batch", "link", "position")
 
     def __init__(
         self,
         link: ReceiverLink,
         position: int,
         batch: Batch,
-        on_settled: Callable[[LinkOrigin, int, int, Verdict], None],
+        told: Callable[[LinkOrigin, int, int, Verdict], None],
         ready: Callable[[], bool],
     ) -> None:
-        super().__init__(partial(on_settled, self), ready)
+        super().__init__(None, ready)
         self.link = link
         self.position = position
         self.batch = batch
+        self._told = told
+
+    def tell(self, first: int, stop: int, verdict: Verdict) -> None:
+        self._told(self, first, stop, verdict)
 
 
 class Destination:
@@ -98,6 +107,10 @@ class Destination:
         self._last_settled = -math.inf
         self.holding_back = False
         """Credit is kept back because the readers keep settling: look again soon, in case they stop."""
+        share, share_bytes = max(max_messages // 2, 1), max(max_bytes // 2, 1)
+        crumb = max(share // 8, 1)
+        self._alone = share - crumb, _SHALLOW - crumb, share_bytes - max(share_bytes // 8, 1)
+        """For the only link: with so much credit it gets no more; the same while credit is kept back; and in bytes."""
         self._settled: deque[tuple[LinkOrigin, int, int, Verdict]] = deque()
         self._twins: dict[tuple[bytes, int], list[tuple[ReceiverLink, int]]] = {}
         self._unannounced = False
@@ -273,7 +286,7 @@ class Destination:
                 link.skip(first, stop)
             else:
                 taken = self._offer(link, first, batch)
-            link.accept(first + taken)
+            link.accepted = first + taken
             if taken < stop - first:
                 link.parked[0] = (first + taken, stop, batch[taken:] if batch is not None else None)
                 return
@@ -281,8 +294,8 @@ class Destination:
 
     def _offer(self, link: ReceiverLink, first: int, batch: Batch) -> int:
         """How many of the first messages found their place: in the hub, or beside a copy of their own."""
-        identities = list(_identities(link, batch))
-        duplicate = self._check(identities, len(batch))
+        identities = _identities(link, batch)
+        duplicate = self._check(identities, len(batch.bodies))
         if duplicate is None:
             return self._offer_fresh(link, first, batch, identities)
         held = held_identities(self.hub)
@@ -295,7 +308,7 @@ class Destination:
                 taken = stop
                 continue
             part = batch[start:stop]
-            taken = start + self._offer_fresh(link, first + start, part, list(_identities(link, part)))
+            taken = start + self._offer_fresh(link, first + start, part, _identities(link, part))
             if taken < stop:
                 break
         return taken
@@ -306,7 +319,9 @@ class Destination:
         taken = self.hub.offer(batch, origin, announce=False)
         if taken:
             self._unannounced = True
-            for producer, sequences, _ in identities if taken == len(batch) else _identities(link, batch[:taken]):
+            for producer, sequences, _ in (
+                identities if taken == len(batch.bodies) else _identities(link, batch[:taken])
+            ):
                 self.dedup.mark(producer, sequences)
         return taken
 
@@ -366,7 +381,17 @@ class Destination:
         for link in links:
             if link.parked:
                 self._unpark(link)
-        self._grant(links)
+        if len(links) != 1 or self._short(links[0]):
+            self._grant(links)
+
+    def _short(self, link: ReceiverLink) -> bool:
+        """Whether the only link wants more than a crumb of credit."""
+        enough, crumb, enough_bytes = self._alone
+        self.holding_back = crumb < enough and self._clock() - self._last_settled < PAUSE
+        if self.holding_back:
+            # It would get no more than a crumb of what `_grant` holds back: this is the common case.
+            enough = crumb
+        return link.credit - link.expected <= enough or link.credit_bytes - link.received_bytes <= enough_bytes
 
     def _grant(self, links: list[ReceiverLink]) -> None:
         """Credit: each link its share of half the bound, as far as the room goes that is not promised to others."""
@@ -377,17 +402,11 @@ class Destination:
         share = max(self.hub.max_messages // (2 * len(links)), 1)
         share_bytes = max(self.hub.max_bytes // (2 * len(links)), 1)
         enough, enough_bytes = share - max(share // 8, 1), share_bytes - max(share_bytes // 8, 1)
-        crumb = _SHALLOW - max(share // 8, 1)
-        if len(links) == 1 and crumb < enough and now - self._last_settled < PAUSE:
-            # The one link would get no more than a crumb of what is held back below: this is the common case.
-            enough = crumb
-            self.holding_back = True
         for link in links:
             if link.credit - link.expected <= enough or link.credit_bytes - link.received_bytes <= enough_bytes:
                 break
         else:
             return  # nobody wants more than a crumb
-        self.holding_back = False
         with self.hub.changed:
             subscriptions = list(self.hub.subscriptions.values())
             room = min((s.room() for s in subscriptions), default=self.hub.max_messages)
@@ -440,21 +459,22 @@ def _top_up(outstanding: int, share: int, room: int, free: int, floor: int) -> i
     return grant or min(floor, share, room)
 
 
-def _identities(link: ReceiverLink, batch: Batch) -> Iterator[tuple[bytes, Any, Any]]:
+def _identities(link: ReceiverLink, batch: Batch) -> _Identities:
     """The identities of a batch, by producer within the link's scope, without the messages that have none."""
     producers, sequences = batch.producers, batch.sequences
     if isinstance(producers, Same):
         if producers.value is None:
-            return
-        if isinstance(sequences, range | np.ndarray):
-            yield link.scope + producers.value, sequences, slice(None)
-            return
+            return []
+        if isinstance(sequences, (range, np.ndarray)):  # a union is made anew at every call
+            return [(link.scope + producers.value, sequences, _ALL)]
     rows: dict[bytes, list[int]] = {}
     for row, (producer, sequence) in enumerate(zip(producers, sequences, strict=True)):
         if producer is not None and sequence is not None:
             rows.setdefault(producer, []).append(row)
-    for producer, which in rows.items():
-        yield link.scope + producer, np.array([sequences[r] for r in which], np.int64), which
+    return [
+        (link.scope + producer, np.array([sequences[r] for r in which], np.int64), which)
+        for producer, which in rows.items()
+    ]
 
 
 def _stretches(flags: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[tuple[int, int, bool]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -81,10 +81,11 @@ class SenderLink:
         self.accepted = 0
         self.resolved = Runs()
         """Settled, rejected, returned and failed ones."""
+        self.waiting: deque[tuple[int, int, Batch | None]] = deque()
+        """What is not sent yet: (first, stop, the messages, or None where they are voided)."""
         self.queued = 0
         self.queued_bytes = 0
         self._base = 0
-        self._queue: deque[tuple[int, int, Batch | None]] = deque()  # (first, stop, the messages or None where voided)
         self._failed: deque[Run] = deque()  # those at or above `accepted`: an accept does not confirm them
         self._credit = 0
         self._credit_bytes = 0  # that may still be sent
@@ -95,7 +96,7 @@ class SenderLink:
         self.lease_ms = 0
         """After so much silence what the receiver holds may be withdrawn; 0 for never."""
         self._moved: list[Run] = []  # that were withdrawn from this incarnation, which may not know
-        self._telling: list[Run] | None = None  # those of them that it holds, and must be told of before anything else
+        self.telling: list[Run] | None = None  # those of them that it holds, and must be told of before anything else
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -130,14 +131,14 @@ class SenderLink:
             self._resolve([(self.low, frame.settled), *frame.settled_runs], OutcomeKind.SETTLED, out)
             self._give_up(self.accepted, out, ambiguous=False)
             if self.accepted < self.next:
-                self._queue.append((self.accepted, self.next, None))
+                self.waiting.append((self.accepted, self.next, None))
             self.sent = self.accepted
             # What the queue voids is voided for good; were the connection lost again, it is told again.
             self._failed = deque([(self.accepted, self.next)] if self.accepted < self.next else [])
             self._tell_moved(frame.settled + self._base)
         else:
             self._moved = []
-            self._telling = None
+            self.telling = None
             self._give_up(self.resolved.mark, out, ambiguous=True)
             self.incarnation = frame.incarnation
             self._base = self.sent = self.accepted = self.next
@@ -166,7 +167,7 @@ class SenderLink:
         self._moved = [run for run in self._moved if run[1] > settled]
         if not self.lease_ms and not self._moved:
             return
-        self._telling = [
+        self.telling = [
             (first - self._base, min(stop, self.accepted) - self._base)
             for first, stop in self._moved
             if first < self.accepted
@@ -193,10 +194,10 @@ class SenderLink:
                 out.append(Outcome(OutcomeKind.RETURNED, max(first, self.sent), stop))
             self._lows.returned(first, stop)
         self.resolved.add(position, self.next)
-        for _, _, batch in self._queue:
+        for _, _, batch in self.waiting:
             if batch is not None:
                 self._lows.unsent(batch)
-        self._queue.clear()
+        self.waiting.clear()
         self.queued = self.queued_bytes = 0
 
     # --- sending ------------------------------------------------------------------------------------------------
@@ -211,35 +212,34 @@ class SenderLink:
         if position != self.next:
             raise ValueError(f"position {position} submitted, and {self.next} is the next one")
         count = len(batch.bodies)
-        self._queue.append((position, position + count, batch))
+        self.waiting.append((position, position + count, batch))
         self.next = position + count
         self.queued += count
         self.queued_bytes += batch.nbytes
 
     def sendable(self) -> bool:
         """Whether `produce` would give something."""
-        if not self.connected:
-            return False
-        if self._telling is not None:
+        if self.telling is not None and self.connected:
             return True
-        if not self._queue:
+        if not self.connected or not self.waiting:
             return False
-        return self._queue[0][2] is None or (self.sent < self._credit and self._bytes_sent < self._credit_bytes)
+        return self.waiting[0][2] is None or (self.sent < self._credit and self._bytes_sent < self._credit_bytes)
 
     def produce(self, out: list[Outcome]) -> bytes | None:
         """The next frame as bytes, as far as the credit goes; FAILED outcomes are put into ``out``."""
         while self.sendable():
-            if self._telling is not None:
-                telling, self._telling = self._telling, None
+            if self.telling is not None:
+                telling, self.telling = self.telling, None
                 return encode(Moved(telling))
-            first, stop, batch = self._queue[0]
+            first, stop, batch = self.waiting[0]
             if batch is None:
-                self._queue.popleft()
+                self.waiting.popleft()
                 self.sent = stop
                 return encode(Void(first - self._base, stop - self._base))
             batch = self._next_batch()
             stop = first + len(batch.bodies)
-            frame = BatchFrame(first - self._base, batch, self.low, self._lows.of(batch, first, self.resolved.mark))
+            base, mark = self._base, self.resolved.mark
+            frame = BatchFrame(first - base, batch, mark - base, self._lows.of(batch, first, mark))
             error: Exception | None = None
             try:
                 data = encode(frame)
@@ -266,7 +266,7 @@ class SenderLink:
             out.append(Outcome(OutcomeKind.FAILED, first, stop, error=error))
             self.resolved.add(first, stop)
             self._failed.append((first, stop))
-            self._queue.appendleft((first, stop, None))
+            self.waiting.appendleft((first, stop, None))
         return None
 
     def _next_batch(self) -> Batch:
@@ -274,16 +274,16 @@ class SenderLink:
         # The limit is lowered for one frame while a message that cannot be framed is being looked for.
         messages = min(self._frame_limit, self._credit - self.sent)
         self._frame_limit = self.frame_messages
-        first, stop, head = self._queue[0]
+        first, stop, head = self.waiting[0]
         room = min(self.frame_bytes, self.peer_max_frame_bytes * 3 // 4, self._credit_bytes - self._bytes_sent)
-        if len(self._queue) == 1 and head is not None and stop - first <= messages and head.nbytes <= room:
-            # One message that somebody waits for takes this way, and the less there is to do the better.
-            self._queue.clear()
+        if len(self.waiting) == 1 and stop - first <= messages and self.queued_bytes <= room and head is not None:
+            # It is all there is. One message that somebody waits for takes this way: the less to do the better.
+            self.waiting.clear()
             self.queued = self.queued_bytes = 0
             return head
         parts: list[Batch] = []
-        while self._queue and messages > 0 and room > 0:
-            first, _, batch = self._queue[0]
+        while self.waiting and messages > 0 and room > 0:
+            first, _, batch = self.waiting[0]
             if batch is None:
                 break
             take = min(len(batch), messages)
@@ -291,11 +291,11 @@ class SenderLink:
                 take = _fitting(batch, take, room)
             if take < len(batch) and parts:
                 break  # joining is for small ones; a cut would copy for nothing
-            self._queue.popleft()
+            self.waiting.popleft()
             part = batch
             if take < len(batch):
                 part = batch[:take]
-                self._queue.appendleft((first + take, first + len(batch), batch[take:]))
+                self.waiting.appendleft((first + take, first + len(batch), batch[take:]))
             parts.append(part)
             messages -= take
             room -= part.nbytes
@@ -304,7 +304,7 @@ class SenderLink:
         return parts[0] if len(parts) == 1 else _join(parts)
 
     def _put_back(self, first: int, batch: Batch) -> None:
-        self._queue.appendleft((first, first + len(batch), batch))
+        self.waiting.appendleft((first, first + len(batch), batch))
         self.queued += len(batch)
         self.queued_bytes += batch.nbytes
 
@@ -325,7 +325,8 @@ class SenderLink:
             self._grant(frame.credit, frame.credit_bytes)
         elif isinstance(frame, Settle):
             # Rejections are told before, or together with, the mark that passes them.
-            self._resolve(frame.rejected, OutcomeKind.REJECTED, out)
+            if frame.rejected:
+                self._resolve(frame.rejected, OutcomeKind.REJECTED, out)
             self._resolve([(self.low, frame.below), *frame.settled], OutcomeKind.SETTLED, out)
             self._grant(frame.credit, frame.credit_bytes)
         else:
@@ -334,7 +335,8 @@ class SenderLink:
         return out
 
     def _grant(self, credit: int, credit_bytes: int) -> None:
-        self._credit = max(self._credit, self._base + credit)
+        credit += self._base
+        self._credit = max(self._credit, credit)
         self._credit_bytes = max(self._credit_bytes, credit_bytes)
 
     def _accept(self, below: int, out: list[Outcome], *, resumed: bool = False) -> None:
@@ -376,9 +378,12 @@ class _Lows:
     def of(self, batch: Batch, position: int, settled: int) -> dict[bytes, int]:
         """Note a batch that is about to be sent; the lows of its producers."""
         out: dict[bytes, int] = {}
+        stop = position + len(batch.bodies)
         for producer, lowest, highest in _spans(batch):
-            heap = self._open.setdefault(producer, [])
-            heapq.heappush(heap, (lowest, highest, position, position + len(batch)))
+            heap = self._open.get(producer)
+            if heap is None:
+                heap = self._open[producer] = []
+            heapq.heappush(heap, (lowest, highest, position, stop))
             while heap[0][3] <= settled:
                 heapq.heappop(heap)
             low = heap[0][0]
@@ -410,27 +415,25 @@ class _Lows:
         self._returned[producer] = (min(back[0], lowest), max(back[1], highest))
 
 
-def _spans(batch: Batch) -> Iterator[tuple[bytes, int, int]]:
+def _spans(batch: Batch) -> Iterable[tuple[bytes, int, int]]:
     """``(producer, lowest sequence, highest)`` of a batch."""
     producers, sequences = batch.producers, batch.sequences
     if isinstance(producers, Same):
         if producers.value is None:
-            return
+            return ()
         if isinstance(sequences, range):
-            if sequences:
-                yield producers.value, min(sequences[0], sequences[-1]), max(sequences[0], sequences[-1])
-            return
+            if not sequences:
+                return ()
+            a, b = sequences[0], sequences[-1]
+            return ((producers.value, a, b) if a <= b else (producers.value, b, a),)
         if isinstance(sequences, np.ndarray):
-            if len(sequences):
-                yield producers.value, int(sequences.min()), int(sequences.max())
-            return
+            return ((producers.value, int(sequences.min()), int(sequences.max())),) if len(sequences) else ()
     spans: dict[bytes, Run] = {}
     for producer, sequence in zip(producers, sequences, strict=True):
         if producer is not None and sequence is not None:
             span = spans.get(producer, (sequence, sequence))
             spans[producer] = (min(span[0], sequence), max(span[1], sequence))
-    for producer, (lowest, highest) in spans.items():
-        yield producer, int(lowest), int(highest)
+    return [(producer, int(lowest), int(highest)) for producer, (lowest, highest) in spans.items()]
 
 
 def _fitting(batch: Batch, most: int, room: int) -> int:

@@ -6,6 +6,7 @@ for a message.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,20 @@ class _Answer:
             self.done.set()
 
 
+class _Loop(IOLoop):  # type: ignore[misc] # pika has no types
+    """pika's loop, which knows every connection that was begun on it: pika tells of none before it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[pika.SelectConnection] = []
+
+
+class _Connection(pika.SelectConnection):  # type: ignore[misc] # as above
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ioloop.begun.append(self)
+
+
 class Link:
     """Args:
     settings: where to, and as whom.
@@ -64,10 +79,12 @@ class Link:
         self._settings = settings
         self._role = role
         self._on_lost = on_lost
-        self._loop = IOLoop()
+        self._loop = _Loop()
         self._parameters: Sequence[pika.ConnectionParameters] = ()
         self._connection: pika.SelectConnection | None = None
         self._workflow: Any = None
+        self._tried = False
+        self._aborted = False
         self._connected = threading.Event()
         self._asked: set[_Answer] = set()
         self._main: Channel | None = None
@@ -210,9 +227,7 @@ class Link:
 
     def _run(self) -> None:
         try:
-            self._workflow = pika.SelectConnection.create_connection(
-                self._parameters, self._on_done, custom_ioloop=self._loop
-            )
+            self._workflow = _Connection.create_connection(self._parameters, self._on_done, custom_ioloop=self._loop)
             self._loop.start()
         except Exception as error:
             # A defect in a callback, ours or pika's: the connection must not stay open behind it.
@@ -228,7 +243,8 @@ class Link:
 
     def _finish(self) -> None:
         connection = self._connection
-        if connection is not None and not connection.is_closed:
+        ended = self._workflow is None or self._tried if connection is None else connection.is_closed
+        if not ended:
             try:
                 self._cut()
                 self._loop.start()
@@ -259,6 +275,7 @@ class Link:
         ]
 
     def _on_done(self, result: Any) -> None:
+        self._tried = True
         if isinstance(result, BaseException):
             self.fail(result)
             self._loop.stop()
@@ -293,16 +310,28 @@ class Link:
     def _end(self) -> None:
         connection = self._connection
         if connection is None:
-            if self._workflow is not None and not self._connected.is_set():
-                self._workflow.abort()
+            self._abort()
         elif connection.is_open:
             connection.close()
+
+    def _abort(self) -> None:
+        """Give up connecting: sockets are closed, and `_on_done` is told, within a few turns of the loop."""
+        if self._workflow is None or self._tried or self._aborted:
+            return
+        self._aborted = True
+        # pika 1.4 fails an assertion of its own where the login is under way: after it has noted that this is to end,
+        # and before it closes the connection, which would stay open.
+        with contextlib.suppress(AssertionError):
+            self._workflow.abort()
+        for connection in self._loop.begun:
+            if not (connection.is_closing or connection.is_closed):
+                connection.close(320, "given up")
 
     def _cut(self) -> None:
         """Drop the connection of a broker that does not answer; pika has no public way to do so."""
         connection = self._connection
         if connection is None:
-            self._loop.stop()
+            self._abort()
         elif not connection.is_closed:
             connection._terminate_stream(exceptions.StreamLostError("cut"))
 

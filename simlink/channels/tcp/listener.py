@@ -19,6 +19,7 @@ from typing import Any
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import PAUSE, STALE, Destination
+from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.tcp.connection import Connection
 from simlink.channels.tcp.door import Door, bind
 from simlink.channels.tcp.settings import Bounds, Settings, shown
@@ -293,8 +294,8 @@ class Listener:
         if connection.distrust is not None:
             self._distrust(connection, now)
             return
-        if connection.unsent:
-            self._watch(connection)
+        if connection.secure and connection.unsent:
+            self._watch(connection)  # an answer of the handshake
         destination, link = connection.destination, connection.link
         if destination is not None and link is not None and link.connected and not destination.heard(link):
             self._refuse(connection, Code.TIMEOUT, STALE, now, retryable=True)
@@ -326,6 +327,9 @@ class Listener:
             raise FrameError(f"the first frame is a {type(frame).__name__}, and must be a Hello")
         if isinstance(frame, BatchFrame):
             destination.batch(link, frame)
+            if len(frame.batch.bodies) == 1 and not connection.reader.pending:
+                # Whoever sends one message is likely to wait for it: the answer goes out before anything else is done.
+                self._answer(connection, link, now)
         elif isinstance(frame, Heartbeat):
             destination.heartbeat(link, frame)
         elif isinstance(frame, Void):
@@ -390,11 +394,15 @@ class Listener:
         for connection in list(self._connections):
             if connection.destination is destination and connection.closing_at is None:
                 assert connection.link is not None
-                news = connection.link.news()
-                if news:
-                    # In one piece: every write is a system call here, and a wake-up there.
-                    self._send_bytes(connection, b"".join(map(encode, news)), now)
+                self._answer(connection, connection.link, now)
         destination.announce()
+
+    def _answer(self, connection: Connection, link: ReceiverLink, now: float) -> None:
+        """Send what is new of a link. In one piece: every write is a system call here, and a wake-up there."""
+        news = link.news()
+        if news:
+            data = encode(news[0]) if len(news) == 1 else b"".join(map(encode, news))
+            self._send_bytes(connection, data, now)
 
     def _send(self, connection: Connection, frame: Frame, now: float) -> None:
         self._send_bytes(connection, encode(frame), now)

@@ -43,6 +43,12 @@ _GATHER = 0.0002
 """Seconds after a write in which small submits gather for the next one."""
 _GATHER_MESSAGES = 500
 _GATHER_BYTES = 64 * 1024
+_PEEK = 0.0003
+"""Seconds that a caller who waits for one message looks for its acceptance before it sleeps."""
+_MAX_MISSED = 8
+"""2 to the power of this many waits are slept through at once, at most, when looking was in vain."""
+_SPARE = (os.cpu_count() or 1) > 1
+_NEWS = (Accept, Settle, Returned)  # a tuple is asked twice as fast as a union
 _LAST_WORDS = 1.0
 """Seconds that a closing sender listens for what it has not heard yet."""
 
@@ -74,9 +80,12 @@ class TcpSender(SenderDriver):
         self._heard = 0.0
         self._beat = driver.settings.heartbeat
         self._closed = False
+        self._missed = 0
+        self._naps = 0
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
+        self._wake_fd = self._wake_out.fileno()
         self._poll.register(self._wake_out, select.POLLIN)
         self._connects = 0
         self._bad_frames = 0
@@ -219,10 +228,10 @@ class TcpSender(SenderDriver):
     # --- sending ------------------------------------------------------------------------------------------------
 
     def submit(self, batch: Batch, position: int) -> None:
-        self._link.submit(batch, position)
+        link = self._link
+        link.submit(batch, position)
         if self._sock is None:
             self._raise_lost()
-        link = self._link
         if (
             link.queued >= _GATHER_MESSAGES
             or link.queued_bytes >= _GATHER_BYTES
@@ -232,10 +241,13 @@ class TcpSender(SenderDriver):
 
     def _flush(self) -> None:
         """Write what the credit and the socket take."""
+        link = self._link
         while self._sock is not None:
             if self._out and not self._flush_out():
                 return
-            data = self._link.produce(self._done)
+            if not link.waiting and link.telling is None:
+                return
+            data = link.produce(self._done)
             if data is None:
                 return
             self._put(data)
@@ -272,13 +284,16 @@ class TcpSender(SenderDriver):
         if not self._done:
             if self._closed:
                 return ()
-            self._raise_lost()
-            self._flush()
+            if self._sock is None:
+                self._raise_lost()
+            if self._out or self._link.waiting or self._link.telling is not None:
+                self._flush()
             if timeout > 0 and not self._done:
                 self._wait(timeout)
         if self._sock is not None:
             self._read()
-            self._flush()
+            if self._out or self._link.waiting or self._link.telling is not None:
+                self._flush()
             self._tend()
         done, self._done = self._done, []
         if not done and not self._closed:
@@ -289,16 +304,41 @@ class TcpSender(SenderDriver):
         """Until the socket has something, takes something, `wake` is called, or a heartbeat is due."""
         if self._sock is None:
             return
-        if bool(self._out) is not self._watching_writes:
-            self._watching_writes = bool(self._out)
-            self._poll.modify(self._sock, select.POLLIN | (select.POLLOUT if self._out else 0))
-        due = timeout
-        if self._link.connected and not self._out:
-            due = min(timeout, max(self._wrote + self._beat - time.monotonic(), 0.0))
-        for fd, _ in self._poll.poll(due * 1000):
-            if fd == self._wake_out.fileno():
+        if self._out:
+            if not self._watching_writes:
+                self._watching_writes = True
+                self._poll.modify(self._sock, select.POLLIN | select.POLLOUT)
+        else:
+            if self._watching_writes:
+                self._watching_writes = False
+                self._poll.modify(self._sock, select.POLLIN)
+            if self._link.connected:
+                timeout = min(timeout, max(self._wrote + self._beat - time.monotonic(), 0.0))
+        ready = self._peek(timeout) if self.in_haste else []
+        for fd, _ in ready or self._poll.poll(timeout * 1000):
+            if fd == self._wake_fd:
                 with contextlib.suppress(OSError):
                     self._wake_out.recv(4096)
+
+    def _peek(self, timeout: float) -> list[tuple[int, int]]:
+        """Look for the answer without sleeping, where that was worth it lately: falling asleep and being woken takes
+        about as long as the peer takes to accept a message. What is ready; nothing where it is better to sleep."""
+        link = self._link
+        if link.next - link.accepted != 1 or self._out or not _SPARE:
+            return []
+        if self._naps:
+            self._naps -= 1
+            return []
+        poll, until = self._poll.poll, time.monotonic() + min(timeout, _PEEK)
+        # Each look lets go of the interpreter lock, so other threads lose nothing but the processor.
+        while not (ready := poll(0)):
+            if time.monotonic() >= until:
+                # The peer is slow, or has no processor to run on but this one.
+                self._missed = min(self._missed + 1, _MAX_MISSED)
+                self._naps = 2**self._missed
+                return []
+        self._missed = max(self._missed - 1, 0)
+        return ready
 
     def _receive(self) -> bool:
         """Read what is there into the reader; False when the peer has closed or the connection is broken."""
@@ -334,7 +374,7 @@ class TcpSender(SenderDriver):
 
     def _take(self, frame: Frame) -> None:
         self._signs += 1
-        if isinstance(frame, Accept | Settle | Returned):
+        if isinstance(frame, _NEWS):
             self._done += self._link.receive(frame)
         elif isinstance(frame, ErrorFrame):
             if frame.code is Code.CLOSING:

@@ -30,6 +30,7 @@ from simlink.channels.wire.frames import (
     Void,
     Welcome,
 )
+from simlink.channels.wire.lone import BATCH_TAG, read_lone
 
 __all__ = ["MAX_FRAME_BYTES", "VERSION", "FrameReader", "decode", "encode", "read_frames"]
 
@@ -37,6 +38,7 @@ VERSION = 1
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """The default for the longest frame, its five bytes of head not counted."""
 HEAD = struct.Struct(">IB")
+_HEAD_SIZE = HEAD.size
 _TLS = (0x1503, 0x1603)
 """How TLS begins: an alert, or a handshake."""
 _MODES = {Mode.QUEUE: pb.MODE_QUEUE, Mode.TOPIC: pb.MODE_TOPIC}
@@ -199,6 +201,8 @@ def decode(payload: bytes | memoryview) -> Frame | None:
     Raises:
         FrameError: they are not a frame.
     """
+    if payload[:1] == BATCH_TAG and type(payload) is bytes and (lone := read_lone(payload)) is not None:
+        return lone
     wire = pb.Frame()
     try:
         wire.ParseFromString(payload)  # type: ignore[arg-type]  # the runtime takes any buffer
@@ -366,13 +370,17 @@ def _frame_size(length: int, version: int, limit: int) -> int:
     Raises:
         FrameError: no such frame is read here.
     """
-    if version != VERSION:
-        raise FrameError(_of_another_version(length, version), Code.VERSION)
-    if length > limit:
-        raise FrameError(f"a frame of {length} bytes, and at most {limit} are allowed here", Code.TOO_LARGE)
-    if length < 1:
-        raise FrameError("a frame without a version")
+    if version != VERSION or not 0 < length <= limit:
+        raise _unreadable(length, version, limit)
     return 4 + length
+
+
+def _unreadable(length: int, version: int, limit: int) -> FrameError:
+    if version != VERSION:
+        return FrameError(_of_another_version(length, version), Code.VERSION)
+    if length > limit:
+        return FrameError(f"a frame of {length} bytes, and at most {limit} are allowed here", Code.TOO_LARGE)
+    return FrameError("a frame without a version")
 
 
 def _of_another_version(length: int, version: int) -> str:
@@ -448,17 +456,19 @@ class FrameReader:
             FrameError: as `frames`.
         """
         while True:
-            available = self._end - self._start
-            if available < HEAD.size:
+            start, end = self._start, self._end
+            if end - start < _HEAD_SIZE:
                 self._shrink()
                 return None
-            length, version = HEAD.unpack_from(self._buffer, self._start)
-            stop = self._start + _frame_size(length, version, self.max_frame_bytes)
-            if stop > self._end:
+            length, version = HEAD.unpack_from(self._buffer, start)
+            if version != VERSION or not 0 < length <= self.max_frame_bytes:
+                raise _unreadable(length, version, self.max_frame_bytes)
+            stop = start + 4 + length
+            if stop > end:
                 self._shrink()
                 return None
             # A copy into bytes reads twice as fast as a view does (measured: 56 against 99 ns a message).
-            payload = bytes(memoryview(self._buffer)[self._start + HEAD.size : stop])
+            payload = bytes(memoryview(self._buffer)[start + _HEAD_SIZE : stop])
             self._start = stop
             frame = decode(payload)
             if frame is not None:

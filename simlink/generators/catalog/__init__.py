@@ -11,12 +11,15 @@ from types import MappingProxyType
 from typing import Any
 
 from simlink.errors import ConfigError, did_you_mean
+from simlink.generators.catalog.access_log import access_log
 from simlink.generators.catalog.clickstream import clickstream
 from simlink.generators.generator import Generator
 
-__all__ = ["clickstream", "get", "names"]
+__all__ = ["access_log", "clickstream", "get", "names"]
 
-_ENTRIES: MappingProxyType[str, Callable[..., Generator]] = MappingProxyType({"clickstream": clickstream})
+_ENTRIES: MappingProxyType[str, Callable[..., Generator]] = MappingProxyType(
+    {"access_log": access_log, "clickstream": clickstream}
+)
 
 
 def names() -> list[str]:

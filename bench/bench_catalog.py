@@ -1,0 +1,181 @@
+"""How fast are the catalog's records made and encoded, next to the same columns written by hand?
+
+    python bench/bench_catalog.py [--rows 1000000] [--repeat 5]
+
+By hand is what one would write for a test: NumPy draws each column independently of the others (no sessions, no funnel,
+no error bursts), and the rows go through msgspec or a template of bytes. All results are kept. Each round runs every
+contender once, so that a busy machine slows all of them; the median of the rounds is printed. A rate is rows a second
+of processor time: everything here runs in one thread, and what it waits for others on a busy machine is not its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from simlink.generators import catalog
+from simlink.generators.catalog import _agents, _site
+from simlink.generators.generator import BLOCK_ROWS, Generator
+from simlink.serializers.json import Json
+from simlink.serializers.serializer import Serializer
+from simlink.serializers.text import Text
+
+SIX = ("user_id", "session_id", "action", "timestamp", "product_id", "page_url")
+REACH = {"clickstream, JSON": 0.7e6, "clickstream, six fields, JSON": 0.7e6, "access_log, lines": 0.9e6}
+
+
+def zipf(n: int, s: float) -> np.ndarray:
+    limits = np.cumsum(np.arange(1, n + 1) ** -s)
+    return limits / limits[-1]
+
+
+def objects(values: list) -> np.ndarray:
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+USERS, PRODUCTS = zipf(50_000, 1.1), zipf(2_000, 1.1)
+ACTIONS, SHARES = objects(["view", "click", "cart", "purchase"]), np.array([0.68, 0.98, 0.99, 1.0])
+PAGES = objects([f"https://shop.example/garden/{i}" for i in range(2_000)])
+COUNTRIES = objects(["US", "DE", "FR", "GB", "JP", "ES", "IT", "NL"])
+CURRENCIES = objects(["USD", "EUR", "EUR", "GBP", "JPY", "EUR", "EUR", "EUR"])
+REFERRERS = objects([None, "https://search.example/", "https://social.example/", "https://mail.example/"])
+AGENTS = objects(_agents.AGENTS[:6])
+ADDRESSES = objects(_agents.addresses(20_000))
+
+
+def click_columns(k: int, rng: np.random.Generator) -> dict[str, list]:
+    n = BLOCK_ROWS
+    user = np.searchsorted(USERS, rng.random(n))
+    product = np.searchsorted(PRODUCTS, rng.random(n))
+    action = np.searchsorted(SHARES, rng.random(n))
+    bought = action == 3
+    country = user % 8
+    return {
+        "event_id": np.arange(k * n, (k + 1) * n).tolist(),
+        "user_id": user.tolist(),
+        "session_id": [f"{v:016x}" for v in rng.integers(0, 2**63, n).tolist()],
+        "action": ACTIONS[action].tolist(),
+        "timestamp": (np.arange(k * n, (k + 1) * n) * 10 + 1_735_689_600_000).tolist(),
+        "product_id": product.tolist(),
+        "page_url": PAGES[product].tolist(),
+        "price_cents": (product * 7 % 3000 + 300).tolist(),
+        "country": COUNTRIES[country].tolist(),
+        "currency": CURRENCIES[country].tolist(),
+        "quantity": [1 if b else None for b in bought.tolist()],
+        "order_id": [f"ORD-{i:08d}" if b else None for i, b in enumerate(bought.tolist())],
+        "referrer": REFERRERS[rng.integers(0, 4, n)].tolist(),
+        "user_agent": AGENTS[user % 6].tolist(),
+        "ip": ADDRESSES[user % 20_000].tolist(),
+    }
+
+
+def clicks_by_hand(names: tuple[str, ...]) -> Callable[[int], int]:
+    encode = msgspec.json.Encoder().encode
+
+    def run(rows: int) -> int:
+        rng = np.random.default_rng(7)
+        kept: list[bytes] = []
+        for k in range(rows // BLOCK_ROWS):
+            columns = click_columns(k, rng)
+            cells = zip(*(columns[name] for name in names), strict=True)
+            kept += [encode(dict(zip(names, row, strict=True))) for row in cells]
+        return len(kept)
+
+    return run
+
+
+PATHS = objects([path.encode() for path in _site.files()["page"].paths])
+BY_PATH = zipf(len(PATHS), 0.9)
+REFERERS = objects([b"-", b"https://search.example/", *(_site.SITE.encode() + path for path in PATHS)])
+BYTE_AGENTS = objects([agent.encode() for agent in _agents.AGENTS])
+BYTE_ADDRESSES = objects([address.encode() for address in _agents.addresses(20_000)])
+STATUSES, BY_STATUS = np.array([200, 304, 404, 301, 206]), np.array([0.912, 0.957, 0.978, 0.995, 1.0])
+LINE = b'%b - - [%b] "GET %b HTTP/1.1" %d %d "%b" "%b"'
+
+
+def lines_by_hand(rows: int) -> int:
+    rng = np.random.default_rng(7)
+    kept: list[bytes] = []
+    n = BLOCK_ROWS
+    for k in range(rows // n):
+        seconds = (np.arange(k * n, (k + 1) * n) // 10).tolist()
+        stamps = {s: time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(s)).encode() for s in set(seconds)}
+        columns = (
+            BYTE_ADDRESSES[rng.integers(0, 20_000, n)].tolist(),
+            [stamps[s] for s in seconds],
+            PATHS[np.searchsorted(BY_PATH, rng.random(n))].tolist(),
+            STATUSES[np.searchsorted(BY_STATUS, rng.random(n))].tolist(),
+            np.exp(rng.normal(9.5, 1.5, n)).astype(np.int64).tolist(),
+            REFERERS[rng.integers(0, len(REFERERS), n)].tolist(),
+            BYTE_AGENTS[rng.integers(0, len(BYTE_AGENTS), n)].tolist(),
+        )
+        kept += [LINE % row for row in zip(*columns, strict=True)]
+    return len(kept)
+
+
+def encoded(generator: Generator, serializer: Serializer) -> Callable[[int], int]:
+    def run(rows: int) -> int:
+        kept: list[bytes] = []
+        for k in range(rows // BLOCK_ROWS):
+            kept += serializer.dumps_many(generator.make_block(k))
+        return len(kept)
+
+    return run
+
+
+def columns_of(generator: Generator) -> Callable[[int], int]:
+    def run(rows: int) -> int:
+        for k in range(rows // BLOCK_ROWS):
+            generator.make_block(k)
+        return rows // BLOCK_ROWS * BLOCK_ROWS
+
+    return run
+
+
+def contenders() -> dict[str, Callable[[int], int]]:
+    clicks, log = catalog.clickstream(seed=7), catalog.access_log(seed=7)
+    return {
+        "clickstream, columns": columns_of(clicks),
+        "clickstream, JSON": encoded(clicks, Json()),
+        "clickstream by hand, no sessions, JSON": clicks_by_hand(tuple(clicks.schema)),
+        "clickstream, six fields, JSON": encoded(clicks.select(*SIX), Json()),
+        "six fields by hand, no sessions, JSON": clicks_by_hand(SIX),
+        "access_log, columns": columns_of(log),
+        "access_log, JSON": encoded(log, Json()),
+        "access_log, lines": encoded(catalog.access_log(seed=7, format="combined"), Text()),
+        "lines by hand, no visits": lines_by_hand,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    options = parser.parse_args()
+    runs = contenders()
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run(BLOCK_ROWS)  # imports, pools, tables
+    for _ in range(options.repeat):
+        for name, run in runs.items():
+            begun = time.process_time()
+            made = run(options.rows)
+            rates[name].append(made / (time.process_time() - begun))
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    if options.json:
+        print(json.dumps({"rates": median, "reach": REACH}))
+        return
+    for name, rate in median.items():
+        reach = f"   reach {REACH[name] / 1e6:.1f}" if name in REACH else ""
+        print(f"{name:40} {rate / 1e6:8.3f} M/s{reach}")
+
+
+if __name__ == "__main__":
+    main()
