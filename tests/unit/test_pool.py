@@ -289,11 +289,11 @@ def test_messages_of_a_key_are_in_order_and_go_to_one_endpoint_at_a_time():
     options = {"order": "per_key", "balancer": "random"}
     with simlink.queue(url_of(ports), **options) as channel, Readers(channel, ports) as readers:
         for first in range(0, 600, 20):
-            channel.send_many([[i % 7, i] for i in range(first, first + 20)], key=lambda v: str(v[0]), wait=False)
+            channel.send_many([[i % 40, i] for i in range(first, first + 20)], key=lambda v: str(v[0]), wait=False)
         until(lambda: len(readers.all()) == 600, "all of them")
         assert all(len(values) > 20 for values in readers.got.values())
         for values in readers.got.values():
-            for key in range(7):
+            for key in range(40):
                 mine = [i for k, i in values if k == key]
                 assert mine == sorted(mine)
 
