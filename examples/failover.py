@@ -23,8 +23,7 @@ def receive(url: str, at: str, path: str) -> None:
     """What a receiving process does: write down what it was handed, then acknowledge it."""
     with Path(path).open("a", buffering=1) as out, simlink.queue(url).receiver(at=at) as inbox:
         out.write("ready\n")
-        for delivery in inbox:
-            out.write(f"{delivery.value['n']}\n")
+        out.writelines(f"{delivery.value['n']}\n" for delivery in inbox)
 
 
 class Crowd:
@@ -32,7 +31,7 @@ class Crowd:
 
     def __init__(self, count: int) -> None:
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-        self.names = ["127.0.0.1:%d" % each.getsockname()[1] for each in sockets]
+        self.names = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
         for each in sockets:
             each.close()
         self.url = f"tcp://{','.join(self.names)}/orders"

@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from simlink.balancing.weighted_round_robin import WeightedRoundRobin as WeightedRoundRobin
     from simlink.block import Block as Block
     from simlink.channels.channel import Channel as Channel
-    from simlink.channels.channel import pool as pool
     from simlink.channels.channel import queue as queue
     from simlink.channels.channel import topic as topic
     from simlink.channels.driver import Capabilities as Capabilities
     from simlink.channels.driver import Driver as Driver
     from simlink.channels.http.app import asgi_app as asgi_app
     from simlink.channels.pool.endpoint import Endpoint as Endpoint
+    from simlink.channels.pool.opening import pool as pool
     from simlink.channels.receipt import Receipt as Receipt
     from simlink.channels.receiver import Receiver as Receiver
     from simlink.errors import AlreadySettled as AlreadySettled
@@ -114,7 +114,7 @@ _HOMES = {
     "WeightedRoundRobin": "balancing.weighted_round_robin",
     "Block": "block",
     "Channel": "channels.channel",
-    "pool": "channels.channel",
+    "pool": "channels.pool.opening",
     "queue": "channels.channel",
     "topic": "channels.channel",
     "Capabilities": "channels.driver",

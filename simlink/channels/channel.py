@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from simlink.channels.receiver import Receiver
     from simlink.health.states import Transition
 
-__all__ = ["Channel", "pool", "queue", "topic"]
+__all__ = ["Channel", "queue", "topic"]
 
 V = TypeVar("V")
 _NO_KEY: Same[bytes | None] = Same(None, 1)
@@ -545,38 +545,6 @@ def queue(url: str, *, serializer: Serializer | None = None, **options: Any) -> 
 def topic(url: str, *, serializer: Serializer | None = None, **options: Any) -> Channel:
     """A topic: each subscription gets every message; receivers of one subscription share it. Otherwise as `queue`."""
     return Channel(url, Mode.TOPIC, serializer=serializer, options=options)
-
-
-def pool(
-    urls: Sequence[str], *, mode: str | Mode = Mode.QUEUE, serializer: Serializer | None = None, **options: Any
-) -> Channel:
-    """One channel over several, each an endpoint: balanced, watched, and resent elsewhere when one dies.
-
-    ``tcp://h1:7001,h2:7001/orders`` (also http, grpc and their TLS forms) is the same for endpoints that differ by
-    their host alone; a pool takes any URLs of one scheme, also those of brokers.
-
-    Args:
-        urls: at least one; all of one scheme.
-        mode: "queue": each message goes to one endpoint; "topic": to each.
-        serializer: as for `queue`.
-        options: ``balancer`` ("least_connections"), ``detector`` ("empirical"), ``order`` ("none" or "per_key"),
-            ``slow`` ("block" or "drop") and ``backlog`` for topics, ``weights``, ``slow_start`` (10 s), ``resolver``;
-            those of `queue`, and the transport's own, which are for every endpoint.
-
-    Raises:
-        InvalidURL, UnknownScheme, ConfigError, NotSupported, MissingExtra: before any I/O.
-    """
-    if isinstance(urls, str):
-        raise ConfigError(
-            "simlink.pool takes a list of URLs; for one URL with several hosts use simlink.queue or topic"
-        )
-    try:
-        mode = Mode(mode)
-    except ValueError:
-        raise ConfigError(
-            f"mode is 'queue' or 'topic', not {mode!r}{did_you_mean(str(mode), ['queue', 'topic'])}"
-        ) from None
-    return Channel(list(urls), mode, serializer=serializer, options=options)
 
 
 def _batch_of(rows: list[Any]) -> Batch:

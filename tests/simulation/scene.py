@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from random import Random
 
 from simlink.balancing.registry import balancer
 from simlink.balancing.slow_start import SlowStart
-from simlink.channels.driver import OutcomeKind
+from simlink.channels.driver import Mode, OutcomeKind
 from simlink.channels.link.reception import Manners
 from simlink.channels.pool.keyed import KeyedPool
 from simlink.channels.pool.queue import QueuePool
+from simlink.channels.pool.topic import TopicPool
 from simlink.channels.window import Window
 from simlink.health.membership import Membership
 from simlink.health.registry import detector
+from simlink.health.states import State
 from simlink.testing.clock import VirtualClock
 from simlink.testing.ends import SimEnd, SimWorld, numbered
 from simlink.testing.network import Network
@@ -64,6 +67,7 @@ class Schedule:
     reordering: float = 0.0
     skew: float = 0.0
     faults: tuple[Fault, ...] = ()
+    mode: str = "queue"
 
     @classmethod
     def of(cls, seed: int) -> Schedule:
@@ -102,6 +106,7 @@ class Books:
     resent: set = field(default_factory=set)
     """Sequences that came back as maybe there."""
     returned_at: dict = field(default_factory=dict)
+    sent_at: dict = field(default_factory=dict)
     crashes: list = field(default_factory=list)
     problems: list = field(default_factory=list)
     transitions: list = field(default_factory=list)
@@ -131,26 +136,32 @@ class Scene:
                 service=lambda: self.random.expovariate(1 / 0.008),
                 handed=self.books.handed.append,
                 skew=schedule.skew * i,
+                mode=Mode(schedule.mode),
             )
             for i in range(schedule.endpoints)
         ]
         self.world = SimWorld(self.clock, self.random)
         self.window = Window(max_messages=10_000, max_bytes=1 << 24, retains=True)
         choice = SlowStart(balancer(schedule.balancer))
-        choice.bind(self.clock.now, self.random)
+        topic = schedule.mode == "topic"
+        if not topic:
+            choice.bind(self.clock.now, self.random)
         self.choice = choice
         pinned = schedule.order == "per_key"
         keyed = pinned or schedule.balancer == "consistent_hash"
-        self.pool = (KeyedPool if keyed else QueuePool)(
+        kind, more = (KeyedPool, {"pinned": pinned}) if keyed else (QueuePool, {})
+        if topic:
+            kind, more = TopicPool, {"drop": False, "backlog": 1}
+        self.pool = kind(
             "sim://pool/orders",
-            lambda name: SimEnd(self.network, name, heartbeat=BEAT),
+            lambda name: SimEnd(self.network, name, heartbeat=BEAT, mode=Mode(schedule.mode)),
             {process.name: 1.0 for process in self.processes},
             membership=Membership(detector(schedule.detector, BEAT), random=self.random, slow_start=1.0),
             world=self.world,
             retains=True,
             announce=self.books.transitions.append,
             balancer=choice,
-            **({"pinned": pinned} if keyed else {}),
+            **more,
         )
         self.begun = self.clock.now()
         self.all_sent = False
@@ -213,6 +224,7 @@ class Scene:
         count = self.random.choice((1, 1, 1, 2, 5))
         first = self.books.sent
         self.books.sent += count
+        self.books.sent_at.update(dict.fromkeys(range(first, first + count), self.clock.now()))
         keys = [self.random.choice([*self.keys, None]) for _ in range(count)]
         bodies = [b"%d %s" % (first + i, keys[i] or b"") for i in range(count)]
         self.window.add(numbered(PRODUCER, first, bodies, keys))
@@ -267,7 +279,27 @@ class Scene:
         self.books.trace = digest.hexdigest()
         return self.books
 
+    def _judge_members(self) -> None:
+        """Of a topic: whoever was never declared dead got everything that was sent once it was there."""
+        books, problems = self.books, self.books.problems
+        if self.window.messages or self.window.totals.settled != books.sent:
+            problems.append(f"{self.window.totals.settled} of {books.sent} settled, {self.window.messages} open")
+        left = {t.endpoint for t in books.transitions if t.new in {State.DEAD, State.HALF_OPEN}}
+        joined = {t.endpoint: t.at for t in reversed(books.transitions) if t.new is State.UP}
+        for process in self.processes:
+            mine = {hand.identity[1] for hand in books.handed if hand.process == process.name}
+            due = {sequence for sequence, at in books.sent_at.items() if at > joined.get(process.name, math.inf)}
+            if process.name not in left and due - mine:
+                problems.append(f"{process.name} missed {sorted(due - mine)[:10]}")
+        if any(slot.flights.open for slot in self.pool.slots.values()) and not self.window.messages:
+            problems.append("flights that were not resolved")
+        if self.pool._casts:
+            problems.append(f"{len(self.pool._casts)} batches are kept for nobody")
+
     def _judge(self) -> None:
+        if self.schedule.mode == "topic":
+            self._judge_members()
+            return
         books, problems = self.books, self.books.problems
         first = {}
         seen = Counter()

@@ -1,15 +1,25 @@
 """A channel over several endpoints, in one process: what is refused, where messages go, and what a user sees."""
 
 import threading
+from random import Random
 
 import pytest
 
 import simlink
 from simlink.balancing.pick import Verdict
-from simlink.channels.driver import Outcome, OutcomeKind
+from simlink.balancing.registry import balancer
+from simlink.channels.driver import Mode, Outcome, OutcomeKind
+from simlink.channels.link.reception import Manners
 from simlink.channels.pool.flights import Flights
 from simlink.channels.pool.pins import Pins
+from simlink.channels.pool.topic import TopicPool
+from simlink.channels.window import Window
 from simlink.errors import ConfigError, NoEndpoints, NotSupported
+from simlink.health.membership import Membership
+from simlink.testing.clock import VirtualClock
+from simlink.testing.ends import SimEnd, SimWorld, numbered
+from simlink.testing.network import Network
+from simlink.testing.processes import SimProcess
 from tests.integration.test_pool_processes import free_ports, until
 
 LOCAL = "127.0.0.1"
@@ -386,3 +396,54 @@ def test_a_pin_lasts_while_something_is_unsettled():
     assert pins.release([b"k", None, b"m"]) is False
     assert pins.release([b"k"]) is True
     assert (pins.of(b"k"), len(pins)) == (None, 1)
+
+
+def test_a_slow_member_of_a_topic_holds_the_others_up_or_loses_what_is_beyond_its_backlog():
+    clock = VirtualClock()
+    random = Random(1)
+    network = Network(clock, random)
+    handed = []
+    processes = [
+        SimProcess(
+            network,
+            name,
+            manners=Manners(heartbeat=0.1, dead=30.0, orphan_after=40.0, silence=30.0),
+            service=lambda: 0.001,
+            handed=handed.append,
+            mode=Mode.TOPIC,
+        )
+        for name in ("quick", "slow")
+    ]
+    world = SimWorld(clock, random)
+    pool = TopicPool(
+        "sim://news",
+        lambda name: SimEnd(network, name, heartbeat=0.1, dead=60.0, mode=Mode.TOPIC),
+        {"quick": 1.0, "slow": 1.0},
+        membership=Membership(simlink.Heartbeat(0.1, suspect=3, dead=600), random=random),
+        world=world,
+        retains=True,
+        balancer=balancer("round_robin"),
+        drop=True,
+        backlog=5,
+    )
+    window = Window(max_messages=1000, max_bytes=1 << 20, retains=True)
+
+    def rounds(count):
+        for _ in range(count):
+            window.apply(pool.outcomes(0.0))
+            while (flight := window.next_flight()) is not None:
+                pool.submit(*flight)
+            clock.advance(0.01)
+
+    rounds(5)
+    processes[1].stall(2.0)
+    rounds(50)
+    assert pool.membership.state("slow").value == "suspect"
+    entry = window.add(numbered(b"p" * 16, 0, [b"%d" % i for i in range(20)]))
+    rounds(10)
+    assert pool.dropped == 15
+    assert (entry.pending, entry.missed) == (5, ("slow",))
+    rounds(300)
+    assert (entry.pending, window.messages) == (0, 0)
+    assert [hand.identity[1] for hand in handed if hand.process == "slow"] == [15, 16, 17, 18, 19]
+    assert [hand.identity[1] for hand in handed if hand.process == "quick"] == list(range(20))

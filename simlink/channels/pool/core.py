@@ -12,13 +12,13 @@ import math
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simlink.balancing.pick import Verdict
 from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
-from simlink.channels.pool.endpoint import Endpoint
 from simlink.channels.pool.slot import Slot
-from simlink.errors import ConfigError, ConnectError, ConnectTimeout, NoEndpoints, SimlinkError, TransportError
+from simlink.channels.pool.told import Told
+from simlink.errors import ConfigError, ConnectError, ConnectTimeout, SimlinkError, TransportError
 from simlink.health.states import State, Transition
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _REMEMBERED = 100
 _BAD = frozenset({State.SUSPECT, State.DEAD, State.EJECTED})
 
 
-class PoolSender(SenderDriver):
+class PoolSender(Told):
     """Args:
     url: for messages; masked.
     make: a new sending end for an endpoint's name.
@@ -198,51 +198,6 @@ class PoolSender(SenderDriver):
         self._left.append((name, slot.sent, slot.taken))
         self._touched.discard(name)
         self._leaving.append(slot.end)
-
-    def endpoints(self) -> list[Endpoint]:
-        """How each stands now."""
-        now, membership = self.world.now(), self.membership
-        loads = self._loads()
-        out = []
-        for slot in self.slots.values():
-            seen = membership.last_seen(slot.name)
-            out.append(
-                Endpoint(
-                    slot.name,
-                    membership.state(slot.name).value,
-                    slot.flights.open,
-                    slot.sent,
-                    loads.get(slot.name, {}).get("latency") or None,
-                    None if seen is None else max(0.0, now - seen),
-                    membership.why(slot.name),
-                    slot.weight,
-                )
-            )
-        return out
-
-    def counts(self) -> dict[str, dict[str, Any]]:
-        """What each was given; also those that have left. From any thread."""
-        out = {
-            slot.name: {
-                "sent": slot.sent,
-                "in_flight": slot.flights.open,
-                "moved": slot.taken,
-                "state": self.membership.state(slot.name).value,
-                "why": self._why(slot.name),
-            }
-            for slot in list(self.slots.values())
-        }
-        for name, sent, taken in list(self._left):
-            if name not in out:
-                out[name] = {"sent": sent, "in_flight": 0, "moved": taken, "state": "removed", "why": "removed"}
-        return out
-
-    def _why(self, name: str) -> str:
-        return self.membership.why(name) if name in self.membership.names else "removed"
-
-    def _loads(self) -> Mapping[str, Mapping[str, float]]:
-        """What the balancer knows of each."""
-        return {}
 
     # --- the round --------------------------------------------------------------------------------------------------
 
@@ -497,17 +452,6 @@ class PoolSender(SenderDriver):
     def incarnation(self) -> bytes:
         return b""
 
-    def obstacle(self) -> Exception | None:
-        if self.membership.eligible(self.world.now()):
-            return None
-        return NoEndpoints(f"{self.url}: {self._no_endpoints()}", url=self.url, retryable=True)
-
-    def _no_endpoints(self) -> str:
-        if not self.slots:
-            return "there are no endpoints; add one with channel.endpoints.add()"
-        now = self.world.now()
-        return f"no endpoint can take a message: {self.membership.account(now)}"
-
     def close(self, timeout: float) -> None:
         if self._closed:
             return
@@ -522,17 +466,6 @@ class PoolSender(SenderDriver):
                         slot.error = error
         finally:
             self.world.end()
-
-    def stats(self) -> Mapping[str, Any]:
-        return {
-            "endpoints": {
-                name: {"in_flight": slot.flights.open, "sent": slot.sent, **slot.end.stats()}
-                for name, slot in self.slots.items()
-            },
-            "moved": self.moved,
-            "beats": self.beats,
-            "resolved": self._resolved_times,
-        }
 
 
 def refused(error: BaseException | None) -> bool:

@@ -11,6 +11,7 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from simlink.channels.driver import Outcome, OutcomeKind
@@ -71,6 +72,8 @@ class TopicPool(PoolSender):
         self._told_confirmed = Runs()
         self._told_settled = Runs()
         self._rejected = Runs()
+        self._missed: list[tuple[int, int, str]] = []
+        """Positions that a member goes without, until that was told."""
         self.dropped = 0
         self.resent = 0
         super().__init__(*args, **options)
@@ -113,8 +116,9 @@ class TopicPool(PoolSender):
         if count:
             log.warning("%s: %d messages that %s had not accepted go without it", self.url, count, member.name)
             self.dropped += count
+        self._missed += [(first, stop, member.name) for first, stop in missed]
         for first, stop in missed:
-            self._tell(first, stop, (member.name,))
+            self._tell(first, stop)
         for first, stop in member.settled.missing(self._told_settled.mark, self._next):
             self._tell(first, stop)
 
@@ -189,7 +193,8 @@ class TopicPool(PoolSender):
             self.dropped += end - first
             member.confirmed.add(first, end)
             member.settled.add(first, end)
-            self._tell(first, end, (member.name,))
+            self._missed.append((first, end, member.name))
+            self._tell(first, end)
 
     # --- coming back --------------------------------------------------------------------------------------------
 
@@ -230,11 +235,23 @@ class TopicPool(PoolSender):
             waiting = sorted([*back, *member.waiting])
             member.waiting = deque(waiting)
 
-    def _tell(self, first: int, stop: int, missed: tuple[str, ...] = ()) -> None:
+    def _confirmed(self, first: int, stop: int) -> list[Outcome]:
+        """That these are confirmed, and who missed which."""
+        if not self._missed:
+            return [Outcome(OutcomeKind.CONFIRMED, first, stop)]
+        edges = {first, stop, *(at for a, b, _ in self._missed for at in (a, b) if first < at < stop)}
+        out = []
+        for a, b in pairwise(sorted(edges)):
+            names = dict.fromkeys(name for c, d, name in self._missed if c < b and a < d)
+            out.append(Outcome(OutcomeKind.CONFIRMED, a, b, missed=tuple(names)))
+        self._missed = [each for each in self._missed if each[1] > self._told_confirmed.mark]
+        return out
+
+    def _tell(self, first: int, stop: int) -> None:
         """Report what every member has taken, of these positions."""
         for a, b in self._common(first, stop, "confirmed"):
             for c, d in self._told_confirmed.add(a, b):
-                self._done.append(Outcome(OutcomeKind.CONFIRMED, c, d, missed=missed))
+                self._done += self._confirmed(c, d)
         for a, b in self._common(first, stop, "settled"):
             for c, d in self._told_settled.add(a, b):
                 if not self._retains:
