@@ -1,9 +1,9 @@
 """Telling duplicates: which (producer, sequence) a receiver already holds or has settled.
 
-A bit a sequence, in blocks of 4,096 that are made when they are needed; a full block costs nothing. What lies below
-the producer's own ``low`` (it will not send that again), more than ``window`` below its highest, or beyond the
-``max_producers`` used last is forgotten: should it come again it counts as fresh, because a duplicate is better than
-a loss.
+A flag a sequence, in blocks of 4,096 that are made when they are needed; a full block costs next to nothing. What lies
+below the producer's own ``low`` (it will not send that again), more than ``window`` below its highest, or is of the
+producers that were heard of longest ago when ``max_bytes`` are full, is forgotten: should it come again it counts as
+fresh, because a duplicate is better than a loss.
 """
 
 from __future__ import annotations
@@ -24,49 +24,109 @@ _SHIFT = 12
 _FULL: Bits = np.ones(_BLOCK, np.bool_)
 _FULL.setflags(write=False)
 
+# What things cost, in bytes, rounded up from what tracemalloc tells.
+_PRODUCER = 512
+_PLACE = 160
+"""Of a block in its producer's dictionary."""
+_BITS = _BLOCK + 160
+"""Of a block's flags; the full ones share theirs."""
+
 
 class _Producer:
-    """The sequences of one producer: block number → its bits."""
+    """The sequences of one producer: block number → its flags."""
 
-    __slots__ = ("blocks", "floor", "high")
+    __slots__ = ("blocks", "floor", "haze", "high", "nbytes")
 
     def __init__(self) -> None:
         self.blocks: dict[int, Bits] = {}
         self.floor = 0
-        """Below this everything is forgotten."""
+        """Nothing below this is remembered."""
+        self.haze = 0
+        """What is not marked below this may have been forgotten."""
         self.high = 0
         """The highest marked sequence, plus one: what lies above is fresh without a look."""
+        self.nbytes = _PRODUCER
+
+    def put(self, block: int, bits: Bits) -> Bits:
+        self.take(block)
+        self.blocks[block] = bits
+        self.nbytes += _PLACE if bits is _FULL else _PLACE + _BITS
+        return bits
+
+    def take(self, block: int) -> None:
+        bits = self.blocks.pop(block, None)
+        if bits is not None:
+            self.nbytes -= _PLACE if bits is _FULL else _PLACE + _BITS
+
+    def writable(self, block: int) -> Bits:
+        bits = self.blocks.get(block)
+        if bits is None:
+            return self.put(block, np.zeros(_BLOCK, np.bool_))
+        return self.put(block, _FULL.copy()) if bits is _FULL else bits
+
+    def forget_below(self, low: int) -> None:
+        old, new = self.floor >> _SHIFT, low >> _SHIFT
+        for block in range(old, new) if new - old < len(self.blocks) else [n for n in self.blocks if n < new]:
+            self.take(block)
+        self.floor = low
+        self.haze = max(self.haze, low)
+
+    def forget_all(self) -> None:
+        self.blocks = {}
+        self.haze = self.high
+        self.nbytes = _PRODUCER
 
 
 class Deduplicator:
     """Drops nothing itself: `check` tells, the caller decides, `mark` remembers. For one thread.
 
+    When it is full, the producers that were heard of longest ago lose their marks first. They themselves stay known,
+    for as long as they take no more than an eighth of the room, so that what comes of theirs is counted.
+
     Args:
-        max_producers: how many producers are remembered; the least recently used one goes first.
+        max_bytes: what it takes at most, of all producers together; at least what one window takes.
         window: how far below a producer's highest sequence is remembered.
 
     Attributes:
-        forgotten: how many sequences came that lie below what is remembered, and so could not be judged.
+        nbytes: what it takes now.
+        forgotten: how many sequences came that may have been forgotten, and so could not be judged.
+        evicted: how many producers were forgotten altogether; their sequences are as good as new.
+
+    Raises:
+        ValueError: ``max_bytes`` is less than one window may take.
     """
 
-    def __init__(self, max_producers: int = 1024, window: int = 1 << 20) -> None:
-        self.max_producers = max_producers
+    def __init__(self, max_bytes: int = 32 * 1024 * 1024, window: int = 1 << 20) -> None:
+        # A window touches one block more than it fills.
+        least = _PRODUCER + (window // _BLOCK + 2) * (_PLACE + _BITS)
+        if max_bytes < least:
+            raise ValueError(f"max_bytes={max_bytes}, and a window of {window} sequences takes up to {least}")
+        self.max_bytes = max_bytes
         self.window = window
+        self.nbytes = 0
         self.forgotten = 0
-        self._producers: OrderedDict[bytes, _Producer] = OrderedDict()
+        self.evicted = 0
+        # Both from the one that was used longest ago to the one that was used last.
+        self._marked: OrderedDict[bytes, _Producer] = OrderedDict()
+        self._bare: OrderedDict[bytes, _Producer] = OrderedDict()
+        """Those that have lost their marks."""
 
     def __len__(self) -> int:
-        """The number of producers remembered."""
-        return len(self._producers)
+        """The number of producers known."""
+        return len(self._marked) + len(self._bare)
+
+    def _find(self, producer: bytes) -> _Producer | None:
+        for known in (self._marked, self._bare):
+            if (found := known.get(producer)) is not None:
+                known.move_to_end(producer)
+                return found
+        return None
 
     def check(self, producer: bytes, sequences: Sequences) -> Bits | None:
         """Which rows are duplicates, of what was marked or of an earlier row; None when all are fresh."""
-        known = self._producers.get(producer)
+        known = self._find(producer)
         if isinstance(sequences, range) and sequences.step == 1:
-            if known is None or not sequences:
-                return None
-            self._producers.move_to_end(producer)
-            if sequences.start >= known.high:
+            if known is None or not sequences or sequences.start >= known.high:
                 return None
             return self._check_range(known, sequences.start, sequences.stop)
         numbers = np.asarray(sequences, np.int64)
@@ -74,20 +134,16 @@ class Deduplicator:
         if len(numbers) > 1 and not (np.diff(numbers) > 0).all():
             seen[:] = True
             seen[np.unique(numbers, return_index=True)[1]] = False
-        if known is not None and len(numbers):
-            self._producers.move_to_end(producer)
-            if int(numbers.min()) < known.high:
-                self.forgotten += int((numbers < known.floor).sum())
-                for block, rows in _by_block(numbers):
-                    bits = known.blocks.get(block)
-                    if bits is not None:
-                        seen[rows] |= bits[numbers[rows] & (_BLOCK - 1)] & (numbers[rows] >= known.floor)
+        if known is not None and len(numbers) and int(numbers.min()) < known.high:
+            for block, rows in _by_block(numbers):
+                bits = known.blocks.get(block)
+                if bits is not None:
+                    seen[rows] |= bits[numbers[rows] & (_BLOCK - 1)] & (numbers[rows] >= known.floor)
+            self.forgotten += int(((numbers < known.haze) & ~seen).sum())
         return seen if seen.any() else None
 
     def _check_range(self, known: _Producer, start: int, stop: int) -> Bits | None:
         seen: Bits | None = None
-        if start < known.floor:
-            self.forgotten += min(stop, known.floor) - start
         for block, a, b in _pieces(max(start, known.floor), min(stop, known.high)):
             bits = known.blocks.get(block)
             if bits is None:
@@ -98,94 +154,91 @@ class Deduplicator:
                     seen = np.zeros(stop - start, np.bool_)
                 at = (block << _SHIFT) + a - start
                 seen[at : at + b - a] = part
+        if start < known.haze:
+            hazy = min(stop, known.haze) - start
+            self.forgotten += hazy if seen is None else hazy - int(seen[:hazy].sum())
         return seen
 
     def mark(self, producer: bytes, sequences: Sequences) -> None:
         """Remember these as held or settled."""
         if not len(sequences):
             return
-        known = self._producers.get(producer)
+        known = self._find(producer)
         if known is None:
-            known = self._producers[producer] = _Producer()
-            if len(self._producers) > self.max_producers:
-                self._producers.popitem(last=False)
-        self._producers.move_to_end(producer)
+            known = self._marked[producer] = _Producer()
+            self.nbytes += known.nbytes
+        elif self._bare.pop(producer, None) is not None:
+            self._marked[producer] = known
+        before = known.nbytes
         if isinstance(sequences, range) and sequences.step == 1:
             high = sequences.stop
-            start = sequences.start
-            if start + 1 == high and (high & (_BLOCK - 1)) and start >= known.floor:
+            start = max(sequences.start, known.floor, high - self.window)
+            if start + 1 == high and high & (_BLOCK - 1):
                 # One message, which does not end its block: somebody may be waiting for it.
-                bits = known.blocks.get(start >> _SHIFT)
-                if bits is None or bits is _FULL:
-                    bits = _writable(known, start >> _SHIFT)
-                bits[start & (_BLOCK - 1)] = True
-                if high > known.high:
-                    known.high = high
-                    if high - self.window > known.floor:
-                        self._forget(known, high - self.window)
-                return
-            for block, a, b in _pieces(max(sequences.start, known.floor), high):
-                self._set_slice(known, block, a, b)
+                known.writable(start >> _SHIFT)[start & (_BLOCK - 1)] = True
+            else:
+                for block, a, b in _pieces(start, high):
+                    _mark_piece(known, block, a, b)
         else:
             numbers = np.asarray(sequences, np.int64)
             high = int(numbers.max()) + 1
             # What would be forgotten at once, because the batch itself goes so far beyond it, is not noted at all.
             numbers = numbers[numbers >= max(known.floor, high - self.window)]
             for block, rows in _by_block(numbers):
-                bits = _writable(known, block)
+                bits = known.writable(block)
                 bits[numbers[rows] & (_BLOCK - 1)] = True
                 if bits.all():
-                    known.blocks[block] = _FULL
+                    known.put(block, _FULL)
         if high > known.high:
             known.high = high
             if high - self.window > known.floor:
-                self._forget(known, high - self.window)
-
-    @staticmethod
-    def _set_slice(known: _Producer, block: int, a: int, b: int) -> None:
-        if b - a == _BLOCK:
-            known.blocks[block] = _FULL
-            return
-        bits = _writable(known, block)
-        bits[a:b] = True
-        # In order, a block is filled by the piece that reaches its end; it is looked at then only.
-        if b == _BLOCK and bits.all():
-            known.blocks[block] = _FULL
+                known.forget_below(high - self.window)
+        self._grew(known.nbytes - before)
 
     def unmark(self, producer: bytes, sequences: Sequences) -> None:
         """Forget these: they were handed back unsettled, and may rightly come again."""
-        known = self._producers.get(producer)
+        known = self._find(producer)
         if known is None:
             return
+        before = known.nbytes
         numbers = np.asarray(sequences, np.int64)
         for block, rows in _by_block(numbers):
             if block in known.blocks:
-                _writable(known, block)[numbers[rows] & (_BLOCK - 1)] = False
+                known.writable(block)[numbers[rows] & (_BLOCK - 1)] = False
+        self._grew(known.nbytes - before)
 
     def forget_below(self, producer: bytes, low: int) -> None:
         """The producer will not send anything below ``low`` again."""
-        known = self._producers.get(producer)
+        known = self._find(producer)
         if known is not None and low > known.floor:
-            self._forget(known, low)
+            before = known.nbytes
+            known.forget_below(low)
+            self._grew(known.nbytes - before)
 
-    @staticmethod
-    def _forget(known: _Producer, low: int) -> None:
-        old, new = known.floor >> _SHIFT, low >> _SHIFT
-        if new - old < len(known.blocks):
-            for block in range(old, new):
-                known.blocks.pop(block, None)
-        else:
-            known.blocks = {n: bits for n, bits in known.blocks.items() if n >= new}
-        known.floor = low
+    def _grew(self, nbytes: int) -> None:
+        """Keep to the bound. The producer that has grown is the last to lose anything, and fits in alone."""
+        self.nbytes += nbytes
+        while self.nbytes > self.max_bytes:
+            if len(self._bare) * _PRODUCER > self.max_bytes // 8 or len(self._marked) == 1:
+                self._bare.popitem(last=False)
+                self.nbytes -= _PRODUCER
+                self.evicted += 1
+            else:
+                name, known = self._marked.popitem(last=False)
+                self.nbytes -= known.nbytes - _PRODUCER
+                known.forget_all()
+                self._bare[name] = known
 
 
-def _writable(known: _Producer, block: int) -> Bits:
-    bits = known.blocks.get(block)
-    if bits is None:
-        bits = known.blocks[block] = np.zeros(_BLOCK, np.bool_)
-    elif bits is _FULL:
-        bits = known.blocks[block] = _FULL.copy()
-    return bits
+def _mark_piece(known: _Producer, block: int, a: int, b: int) -> None:
+    if b - a == _BLOCK:
+        known.put(block, _FULL)
+        return
+    bits = known.writable(block)
+    bits[a:b] = True
+    # In order, a block is filled by the piece that reaches its end; it is looked at then only.
+    if b == _BLOCK and bits.all():
+        known.put(block, _FULL)
 
 
 def _pieces(start: int, stop: int) -> Iterator[tuple[int, int, int]]:

@@ -71,7 +71,7 @@ def read_frame(body: bytes) -> tuple[int, list[int], int]:
     index = []
     for _ in range(count):
         number, at = _read_varint(body, at)
-        if number < 0:
+        if not 0 <= number < 2**31:
             raise DecodeError(f"no Schema Registry frame: a message index of {number}", body=bytes(body))
         index.append(number)
     return schema_id, index, at

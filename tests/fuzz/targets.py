@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from simlink.block import FieldType, Kind, Schema
 from simlink.channels.http.plain import read_post
 from simlink.channels.http.problem import Problem, read_problem
 from simlink.channels.http.requests import retry_after
@@ -20,9 +21,11 @@ from simlink.channels.redis.entries import read_entries
 from simlink.channels.url import parse_url
 from simlink.channels.wire.codec import HEAD, FrameReader, decode, encode, read_frames
 from simlink.channels.wire.frames import BatchFrame, FrameError
-from simlink.errors import SimlinkError
+from simlink.errors import DecodeError, SimlinkError
 from simlink.generators.replay import replay
 from simlink.serializers.json import Json
+from simlink.serializers.protobuf import Protobuf
+from simlink.serializers.schema_registry import read_frame, write_frame
 from simlink.serializers.text import Text
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "wire-v1.txt"
@@ -173,6 +176,26 @@ def run_entries(data: bytes) -> None:
     assert list(together) == [read_entries([row])[0] for row in rows]
 
 
+FRAMED = Protobuf(Schema("order", {"id": FieldType(Kind.INT), "user": FieldType(Kind.STR)}), schema_id=7)
+
+
+def run_schema_registry(data: bytes) -> None:
+    """A frame of Confluent's that is read is written as one that reads the same, whatever the message behind it."""
+    (value,) = FRAMED.loads_many([data])
+    try:
+        schema_id, index, at = read_frame(data)
+    except DecodeError:
+        assert isinstance(value, DecodeError)
+        return
+    head = write_frame(schema_id, index)
+    # The numbers may have come in more bytes than they need.
+    assert len(head) <= at <= len(data)
+    assert read_frame(head) == (schema_id, index, len(head))
+    if not isinstance(value, DecodeError):
+        assert index == [0]
+        assert FRAMED.loads(FRAMED.dumps(value)) == value
+
+
 def _run_replay(format_: str) -> Callable[[bytes], None]:
     def run(data: bytes) -> None:
         try:
@@ -212,6 +235,16 @@ TARGETS: dict[str, Target] = {
         (b"body\x00{}\x00key\x00k\x00simlink-id\x0000112233445566778899aabbccddeeff/1/2\nheader:body\x00x\x00a\x00b",),
     ),
     "json": Target(run_json, (b'{"a":[1,2.5e3,"\\u00e9",null,true],"b":{"c":-9223372036854775808}}', b"[" * 200)),
+    "schema-registry": Target(
+        run_schema_registry,
+        (
+            FRAMED.dumps({"id": 1, "user": "u"}),
+            write_frame(7, [1, 0]),
+            write_frame(2**31 - 1, [64, 300]) + b"\x08\x01",
+            write_frame(7, [1] * 32),
+        ),
+        256,
+    ),
     "text": Target(run_text, (b"a line", "é".encode())),
     "replay-clf": Target(_run_replay("clf"), (_LOG_LINE, b"garbage\n" + _LOG_LINE)),
     "replay-csv": Target(_run_replay("csv"), (b'a,b,timestamp\n1,"x, ""y""",2020-01-01T00:00:00Z\n',)),

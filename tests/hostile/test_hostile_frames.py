@@ -106,3 +106,26 @@ def test_sequences_spread_over_as_many_blocks_as_there_are_cost_no_product():
     assert again.sum() == seen.window // 4096
     assert peak < 32 * MIB
     assert took < 5.0
+
+
+def test_sparse_sequences_of_many_producers_cost_no_more_than_the_bound():
+    # 50 producers with a mark in each block of their window would take 50 MiB.
+    seen = Deduplicator()
+    sparse = np.arange(0, seen.window, 4096, dtype=np.int64)
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            seen.mark(number.to_bytes(16, "big"), sparse)
+        sparse_held = tracemalloc.get_traced_memory()[0]
+        # And as many producers as there is room for, each with one mark.
+        for number in range(50, 10_000):
+            seen.mark(number.to_bytes(16, "big"), range(number, number + 1))
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 24 * MIB < sparse_held < seen.max_bytes
+    assert held < seen.max_bytes
+    assert peak < seen.max_bytes + 4 * MIB
+    # The last ones are known still; of the first nothing is, and what comes of it is delivered.
+    assert seen.check((9_999).to_bytes(16, "big"), range(9_999, 10_000)).tolist() == [True]
+    assert seen.check((0).to_bytes(16, "big"), sparse) is None

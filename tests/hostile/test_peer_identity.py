@@ -1,10 +1,12 @@
 """Who a peer is scopes its de-duplication: nobody makes another's messages count as duplicates.
 
-What proves a peer is its certificate. Without one there is nothing but the producer's own name, 128 random bits.
+What proves a peer is its certificate. Without one a link has nothing but the producer's own name, 128 random bits; a
+client without a link is told from others by its credentials and its address.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from pathlib import Path
@@ -103,3 +105,70 @@ def test_calls_of_two_peers_with_the_same_identity_are_two_messages(authority, f
                 assert call(request, timeout=20.0).accepted == 1
         assert take(rx, 2) == [b"1", b"1"]
         assert rx.stats()["duplicates"] == 1
+
+
+IDENTITY = f"{VICTIM.hex()}/{0:016d}/{0:016d}"
+REQUEST = pb.PublishRequest(destination="orders", messages=[pb.Message(text="0", producer=VICTIM, sequence=0)])
+
+
+def post(port, key, *, source=LOCAL, token=None):
+    """How many of it were duplicates."""
+    headers = {"content-type": "application/json", "idempotency-key": key}
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    with contextlib.closing(
+        http.client.HTTPConnection(LOCAL, port, timeout=20.0, source_address=(source, 0))
+    ) as connection:
+        connection.request("POST", "/orders", b"0", headers)
+        return json.loads(connection.getresponse().read())["duplicates"]
+
+
+def publish(port, token=None):
+    with grpc.insecure_channel(f"{LOCAL}:{port}") as channel:
+        call = channel.unary_unary(
+            "/simlink.v1.Receiver/Publish",
+            request_serializer=pb.PublishRequest.SerializeToString,
+            response_deserializer=pb.PublishReply.FromString,
+        )
+        metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        assert call(REQUEST, timeout=20.0, metadata=metadata).accepted == 1
+
+
+@pytest.mark.parametrize("key", [IDENTITY, "one"])
+def test_plain_posts_from_two_addresses_are_two_peers(key):
+    d = driver("http")
+    with receiving(d) as rx:
+        # A new connection each time, so another port: that is no other peer.
+        assert [post(d.bound_port, key, source=of) for of in ("127.0.0.2", LOCAL, LOCAL)] == [0, 0, 1]
+        assert take(rx, 2) == [b"0", b"0"]
+
+
+@pytest.mark.parametrize("key", [IDENTITY, "one"])
+def test_plain_posts_with_two_credentials_are_two_peers(key):
+    d = driver("http")
+    with receiving(d) as rx:
+        assert [post(d.bound_port, key, token=of) for of in ("eve", "ann", "ann")] == [0, 0, 1]
+        assert take(rx, 2) == [b"0", b"0"]
+
+
+def test_plain_calls_with_two_credentials_are_two_peers():
+    d = driver("grpc")
+    with receiving(d) as rx:
+        for token in ("eve", "ann", "ann", None):
+            publish(d.bound_port, token)
+        assert take(rx, 3) == [b"0"] * 3
+        assert rx.stats()["duplicates"] == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_plain_client_cannot_make_a_link_s_messages_duplicates(scheme):
+    d = driver(scheme)
+    with receiving(d) as rx:
+        if scheme == "http":
+            assert post(d.bound_port, IDENTITY) == 0
+        else:
+            publish(d.bound_port)
+        with sending(driver(scheme, d.bound_port)) as tx:
+            tx.submit(numbered(0, 2, VICTIM), 0)
+            assert take(rx, 3, tx) == [b"0", b"0", b"1"]
+        assert rx.stats()["duplicates"] == 0

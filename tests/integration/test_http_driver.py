@@ -458,7 +458,7 @@ def test_receivers_that_share_a_server_agree_and_leave_no_thread():
             receiving(driver(d.bound_port, max_body_bytes=5000)),
         ):
             pass
-        with pytest.raises(ConfigError, match="is served with"), receiving(driver(d.bound_port, token="t")):
+        with pytest.raises(ConfigError, match="is listened on with"), receiving(driver(d.bound_port, token="t")):
             pass
     assert [t.name for t in threading.enumerate() if t.name.startswith("simlink-http")] == []
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from simlink.channels.dedup import Deduplicator
 
-A, B, C = (bytes([n]) * 16 for n in range(3))
+A, B = (bytes([n]) * 16 for n in range(2))
 WINDOW = 9000
 
 # Close to the edges of the blocks of 4,096, where mistakes live.
@@ -71,7 +71,7 @@ def test_it_agrees_with_a_set(steps):
         elif name == "unmark":
             dedup.unmark(producer, value)
             model.seen -= {int(s) for s in value}
-        elif producer in dedup._producers:
+        elif model.high:
             dedup.forget_below(producer, value)
             model.low = max(model.low, value)
 
@@ -123,22 +123,93 @@ def test_what_is_older_than_the_window_is_forgotten():
     assert dedup.forgotten == 10
 
 
-def test_the_least_recently_used_producer_goes_first():
-    dedup = Deduplicator(max_producers=2)
-    dedup.mark(A, range(5))
-    dedup.mark(B, range(5))
-    dedup.check(A, range(1))
-    dedup.mark(C, range(5))
-    assert len(dedup) == 2
-    assert dedup.check(B, range(5)) is None
-    assert dedup.check(A, range(5)).tolist() == [True] * 5
+def held(dedup):
+    """The bytes of all flags that are really there."""
+    arrays = {id(b): b.nbytes for known in dedup._marked.values() for b in known.blocks.values()}
+    return sum(arrays.values())
 
 
-def test_memory_is_bounded_by_the_window_and_full_blocks_cost_none():
+TIGHT = 24_000
+"""Room for one window of `SMALL`, and little else."""
+SMALL = 4096
+many = st.sampled_from([bytes([n]) * 16 for n in range(6)])
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("mark"), many, shapes),
+            st.tuples(st.just("unmark"), many, shapes),
+            st.tuples(st.just("check"), many, shapes),
+            st.tuples(st.just("forget"), many, near),
+        ),
+        max_size=30,
+    )
+)
+def test_whatever_comes_it_keeps_to_its_bound_drops_nothing_fresh_and_counts_what_it_forgot(steps):
+    dedup = Deduplicator(TIGHT, SMALL)
+    marked = {}
+    for name, producer, value in steps:
+        known = marked.setdefault(producer, set())
+        numbers = [int(s) for s in value] if name != "forget" else []
+        if name == "mark":
+            dedup.mark(producer, value)
+            known.update(numbers)
+        elif name == "unmark":
+            dedup.unmark(producer, value)
+            known.difference_update(numbers)
+        elif name == "forget":
+            dedup.forget_below(producer, value)
+        else:
+            before = dedup.forgotten
+            found = dedup.check(producer, value)
+            seen = [False] * len(numbers) if found is None else found.tolist()
+            first = [n not in numbers[:at] for at, n in enumerate(numbers)]
+            # A duplicate was marked, or stands earlier in the batch.
+            assert [n for n, s, f in zip(numbers, seen, first, strict=True) if s and f and n not in known] == []
+            missed = [n for n, s in zip(numbers, seen, strict=True) if n in known and not s]
+            assert dedup.evicted or len(missed) <= dedup.forgotten - before
+        assert dedup.nbytes <= TIGHT
+        assert held(dedup) <= dedup.nbytes
+        assert dedup.nbytes == sum(k.nbytes for of in (dedup._marked, dedup._bare) for k in of.values())
+
+
+def test_a_bound_below_one_window_is_refused():
+    with pytest.raises(ValueError, match="max_bytes=4096, and a window of 4096 sequences takes up to "):
+        Deduplicator(4096, SMALL)
+
+
+def test_the_least_recently_used_producer_goes_first_and_what_comes_of_it_is_counted():
+    dedup = Deduplicator(TIGHT, SMALL)
+    names = [bytes([n]) * 16 for n in range(5)]
+    for name in names[:4]:
+        dedup.mark(name, range(5))
+    dedup.check(names[0], range(1))
+    dedup.mark(names[4], range(5))
+    assert dedup.check(names[1], range(5)) is None
+    assert (dedup.forgotten, dedup.evicted, len(dedup)) == (5, 0, 5)
+    assert dedup.check(names[0], range(5)).tolist() == [True] * 5
+    # Known again from now on.
+    dedup.mark(names[1], range(3))
+    assert dedup.check(names[1], range(5)).tolist() == [True] * 3 + [False] * 2
+    assert dedup.forgotten == 7
+
+
+def test_producers_without_number_are_forgotten_altogether():
+    dedup = Deduplicator(TIGHT, SMALL)
+    for number in range(1000):
+        dedup.mark(number.to_bytes(16, "big"), [number])
+    assert dedup.nbytes <= TIGHT
+    assert dedup.evicted == 1000 - len(dedup)
+    assert dedup.check((0).to_bytes(16, "big"), [0]) is None
+    assert dedup.check((999).to_bytes(16, "big"), [999]).tolist() == [True]
+
+
+def test_the_memory_of_one_producer_is_bounded_by_the_window_and_full_blocks_cost_none():
     dedup = Deduplicator(window=1 << 20)
     for start in range(0, 1 << 24, 1 << 16):
         dedup.mark(A, range(start, start + (1 << 16)))
-    blocks = dedup._producers[A].blocks
+    blocks = dedup._marked[A].blocks
     assert len(blocks) <= (1 << 20) // 4096 + 1
     assert len({id(b) for b in blocks.values()}) == 1
 
@@ -148,4 +219,4 @@ def test_a_block_filled_in_order_by_pieces_is_dropped_to_nothing(step):
     dedup = Deduplicator()
     for start in range(0, 50_000, step):
         dedup.mark(A, range(start, start + step))
-    assert len({id(b) for b in dedup._producers[A].blocks.values()}) == 2  # the full one, and the last
+    assert len({id(b) for b in dedup._marked[A].blocks.values()}) == 2  # the full one, and the last

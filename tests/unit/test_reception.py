@@ -301,3 +301,24 @@ def test_whatever_peers_say_the_buffer_keeps_its_bound_and_each_ends_by_itself(s
         assert all(peers[i].reason.code is Code.REPLACED for i in changed)
     desk.leave(reader)
     assert all(peer.ended or peer.link is None for peer in peers)
+
+
+def test_plain_clients_who_have_nothing_open_are_forgotten(desk, monkeypatch):
+    monkeypatch.setattr("simlink.channels.link.destination._MAX_LOST_LINKS", 3)
+    reader = desk.receive(bounds=Bounds(1000, 100_000))
+    destination = desk.reception._places["orders"].destination
+    for who in (b"a", b"b"):
+        desk.reception.publish("orders", Batch([who]), who)
+    open_ = reader.receive(100, 0.0)
+    for number in range(20):
+        desk.reception.publish("orders", Batch([b"x"]), b"%d" % number)
+        for incoming in reader.receive(100, 0.0):
+            settle(reader, incoming, Verdict.ACK)
+        desk.reception.pump()
+        assert len(destination._plain) <= 4
+    # These have something open.
+    assert {b"a", b"b"} < set(destination._plain)
+    for incoming in open_:
+        settle(reader, incoming, Verdict.ACK)
+    desk.reception.pump()
+    assert destination.published_and_open() == 0

@@ -100,8 +100,15 @@ def test_a_frame_cut_short_is_refused(schema_id, index, data):
 
 @pytest.mark.parametrize(
     "body",
-    [b"\x01\0\0\0\1\0", b"\0\0\0\0\1\x7f", b"\0\0\0\0\1" + b"\xff" * 11, b"\0\0\0\0\1\x02\x01", b"{}"],
-    ids=["magic", "negative count", "endless", "negative index", "json"],
+    [
+        b"\x01\0\0\0\1\0",
+        b"\0\0\0\0\1\x7f",
+        b"\0\0\0\0\1" + b"\xff" * 11,
+        b"\0\0\0\0\1\x02\x01",
+        b"\0\0\0\0\1\x02\x80\x80\x80\x80\x10",
+        b"{}",
+    ],
+    ids=["magic", "negative count", "endless", "negative index", "index of 2^31", "json"],
 )
 def test_what_is_no_frame_is_refused(body):
     with pytest.raises(DecodeError, match="no Schema Registry frame"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -10,31 +9,19 @@ from typing import ClassVar
 
 from simlink.channels import credentials, tls
 from simlink.channels.credentials import Secret
-from simlink.channels.driver import (
-    Capabilities,
-    Driver,
-    Kept,
-    Mode,
-    Nack,
-    Order,
-    ReceiverDriver,
-    ReceiverOptions,
-    SenderDriver,
-)
+from simlink.channels.driver import Capabilities, Mode, ReceiverDriver, ReceiverOptions, SenderDriver
 from simlink.channels.grpc.settings import Settings, Token
-from simlink.channels.link.reception import Bounds
+from simlink.channels.link.driver import BUFFERS, LinkDriver, times
 from simlink.channels.tls import Tls
-from simlink.channels.url import Host, Option, Target
-from simlink.errors import ConfigError, ConnectError, InvalidURL, MissingExtra, NotSupported
+from simlink.channels.url import Option, Target
+from simlink.errors import ConfigError, InvalidURL, MissingExtra, NotSupported
 
 __all__ = ["GrpcDriver"]
 
-_HEAD_ROOM = 512
-"""Bytes of a frame that are not the body of its one message: positions, identity, a content type."""
 _PACKAGES = {"grpc": "grpcio", "grpc_health": "grpcio-health-checking", "grpc_reflection": "grpcio-reflection"}
 
 
-class GrpcDriver(Driver):
+class GrpcDriver(LinkDriver):
     """Queues and topics over gRPC: the receiver serves at the address of the URL, the sender calls.
 
     A port of 0 binds a free one, which this driver's own sender then finds.
@@ -43,11 +30,7 @@ class GrpcDriver(Driver):
     schemes: ClassVar[tuple[str, ...]] = ("grpc", "grpcs")
     several: ClassVar[bool] = True
     options: ClassVar[Mapping[str, Option]] = {
-        "heartbeat": Option(float, 1.0, "seconds after which a silent end is heard anyway", minimum=0.01),
-        "dead": Option(float, 5.0, "seconds of silence after which a receiver is given up", minimum=0.02),
-        "orphan_after": Option(
-            float, 10.0, "seconds of silence after which a lost sender's messages are handed out again", minimum=0.02
-        ),
+        **times("receiver"),
         "hello_timeout": Option(float, 5.0, "seconds that a new stream has to introduce itself", minimum=0.01),
         "frame_timeout": Option(
             float, 30.0, "seconds without a whole frame after which a receiver gives a stream up", minimum=0.01
@@ -59,8 +42,7 @@ class GrpcDriver(Driver):
             int, 8 * 1024 * 1024, "the longest message of the stream, and so about the longest body", minimum=1024
         ),
         "max_connections": Option(int, 1024, "how many streams a receiver lets in", minimum=1),
-        "buffer_messages": Option(int, 65_536, "bound of each subscription's buffer, in messages", minimum=1),
-        "buffer_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes", minimum=1),
+        **BUFFERS,
         **tls.OPTIONS,
         **credentials.TOKEN,
     }
@@ -86,7 +68,15 @@ class GrpcDriver(Driver):
         tls_min: str | None = None,
         token: str | Callable[[], str] | None = None,
     ) -> None:
-        super().__init__(target, mode=mode)
+        super().__init__(
+            target,
+            mode=mode,
+            heartbeat=heartbeat,
+            dead=dead,
+            orphan_after=orphan_after,
+            buffer_messages=buffer_messages,
+            buffer_bytes=buffer_bytes,
+        )
         for module, package in _PACKAGES.items():
             if find_spec(module) is None:
                 raise MissingExtra(f"{target.scheme}://", "grpc", package=package)
@@ -98,10 +88,6 @@ class GrpcDriver(Driver):
             raise InvalidURL(f"{target}: grpc:// needs an address, as in grpc://127.0.0.1:7001/{target.name}")
         for host in target.hosts:
             target.address(host)
-        if dead <= heartbeat:
-            raise ConfigError(f"{target}: dead={dead:g} must be longer than heartbeat={heartbeat:g}")
-        if orphan_after < dead:
-            raise ConfigError(f"{target}: orphan_after={orphan_after:g} must not be shorter than dead={dead:g}")
         if frame_timeout < dead:
             raise ConfigError(f"{target}: frame_timeout={frame_timeout:g} must not be shorter than dead={dead:g}")
         where = str(target)
@@ -123,70 +109,20 @@ class GrpcDriver(Driver):
             tls=None if self.tls is None else replace(self.tls, where=f"{target.scheme}://{target.hosts[0]}"),
             token=Token(self.token) if self.token.given else None,
         )
-        self.bounds = Bounds(buffer_messages, buffer_bytes)
-        self.binding = threading.Lock()
-        self.bound_port = 0
-        """What port 0 became, once a receiver of this driver was opened."""
 
     def capabilities(self) -> Capabilities:
-        """One endpoint: order is exclusive per key. A named subscription is remembered while something of its
-        destination is received in its process, which is no promise, so ``subscriptions`` is false."""
-        return Capabilities(
-            kept=Kept.NO,
-            order=Order.EXCLUSIVE,
-            nack=Nack.EMULATED,
-            brokerless=True,
-            subscriptions=False,
-            takeover=self.settings.dead,
-            max_message_bytes=self.settings.max_frame_bytes - _HEAD_ROOM,
-        )
+        """The same as those of every transport that keeps links itself."""
+        return self._link_capabilities(self.settings.dead, self.settings.max_frame_bytes)
 
     def sender(self) -> SenderDriver:
         from simlink.channels.grpc.sender import GrpcSender
 
         if len(self.target.hosts) > 1:
-            raise NotSupported(f"{self.target}: sending to several endpoints is not supported by grpc:// yet; name one")
+            raise NotSupported(f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool")
         return GrpcSender(self)
-
-    def endpoint(self) -> tuple[str, int]:
-        """Where to connect.
-
-        Raises:
-            ConnectError: the port is 0, and no receiver of this channel has bound one.
-        """
-        host, port = self.target.address(self.target.hosts[0])
-        if not port:
-            port = self.bound_port
-        if not port:
-            raise ConnectError(
-                f"{self.target}: port 0 becomes a port when a receiver of this channel is entered, and none was",
-                url=str(self.target),
-                retryable=True,
-            )
-        return host, port
 
     def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:
         from simlink.channels.grpc.receiver import GrpcReceiver
 
-        where = str(self.target)
-        if options.start not in {None, "new"} or (options.start == "new" and self.mode is Mode.QUEUE):
-            raise NotSupported(f"{where}: start={options.start!r} needs a broker that keeps what was sent")
-        if options.exclusive:
-            raise NotSupported(f"{where}: exclusive=True is for brokers; here one process receives at an address")
-        if options.extra:
-            raise ConfigError(f"{where}: unknown receiver option {next(iter(options.extra))!r}")
-        if subscription is not None and self.mode is Mode.QUEUE:
-            raise ConfigError(f"{where}: a queue has no subscriptions")
-        name, port = self.target.address(self._host_to_bind(options.at))
-        return GrpcReceiver(self, name, port, subscription, options)
-
-    def _host_to_bind(self, at: str | None) -> Host:
-        hosts = self.target.hosts
-        if at is None:
-            if len(hosts) > 1:
-                raise ConfigError(f"{self.target}: several hosts; say which one this receiver binds with at=")
-            return hosts[0]
-        for host in hosts:
-            if at in {str(host), host.name}:
-                return host
-        raise ConfigError(f"{self.target}: at={at!r} is none of its hosts")
+        where = self._to_bind(subscription, options)
+        return GrpcReceiver(self, self.settings, where, subscription, options)

@@ -13,10 +13,11 @@ import grpc.aio
 
 from simlink.channels import tls
 from simlink.channels.credentials import Secret
+from simlink.channels.peers import plain_scope
 from simlink.channels.tls import Tls
 from simlink.errors import ConnectError, TransportError
 
-__all__ = ["TokenCheck", "client_credentials", "proven", "server_credentials", "token_metadata"]
+__all__ = ["TokenCheck", "caller", "client_credentials", "proven", "server_credentials", "token_metadata"]
 
 _NAMES = ("x509_subject", "x509_common_name", "x509_subject_alternative_name")
 """What gRPC tells of a certificate that a client has shown, besides its text."""
@@ -76,6 +77,13 @@ def proven(context: Any) -> bytes:
     """Who calls, where a certificate proves it, else b""; see `tls.peer_identity`."""
     shown = context.auth_context()
     return tls.peer_identity(*(tuple(shown.get(name, ())) for name in _NAMES))
+
+
+def caller(context: Any) -> bytes:
+    """Who calls without a link; see `plain_scope`."""
+    shown = next((value for name, value in context.invocation_metadata() or () if name == "authorization"), "")
+    # "ipv4:127.0.0.1:50000": the port is another one for each connection.
+    return plain_scope(proven(context), str(shown).encode(), context.peer().rpartition(":")[0])
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the library has no types

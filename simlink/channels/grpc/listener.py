@@ -20,7 +20,7 @@ from simlink.channels.grpc.services import add_services
 from simlink.channels.grpc.settings import Settings, server_arguments, shown
 from simlink.channels.hub import Reader
 from simlink.channels.link.reception import Bounds, Reception
-from simlink.channels.tcp.settings import resolve
+from simlink.channels.tcp.settings import numeric
 from simlink.errors import ConnectError
 
 __all__ = ["Listener"]
@@ -62,7 +62,7 @@ class Listener:
         self.server: grpc.aio.Server | None = None
         self.address = shown(host, port)
         self._credentials = None if settings.tls is None else server_credentials(settings.tls)
-        self._where = resolve(host, port, passive=True)[0][1][0]
+        self._where = numeric(host, port)
         self._started = threading.Event()
         self._unlistened = threading.Event()
         self._ended = threading.Event()

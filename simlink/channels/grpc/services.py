@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from simlink.channels.grpc import service_pb2 as pb
 from simlink.channels.grpc.failures import STATUS_OF
-from simlink.channels.grpc.guard import proven
+from simlink.channels.grpc.guard import caller, proven
 from simlink.channels.grpc.settings import SERVICE
 from simlink.channels.link.reception import NoRoom, Peer, Reception
 from simlink.channels.wire.codec import HEAD, decode, encode
@@ -140,7 +140,7 @@ class _Publisher:
             if not request.messages:
                 raise ValueError("there are no messages in it")
             batch = Batch.of([_message(m) for m in request.messages])
-            self._reception.publish(request.destination, batch, proven(context))
+            self._reception.publish(request.destination, batch, caller(context))
         except KeyError:
             message = f"nobody receives {request.destination!r} at {self._reception.address}"
             _refuse(context, grpc.StatusCode.NOT_FOUND, message)

@@ -20,6 +20,7 @@ from simlink.channels.http.plain import header_map, read_post
 from simlink.channels.http.problem import CONTENT_TYPE, Problem
 from simlink.channels.http.sessions import Session
 from simlink.channels.http.settings import FRAMES, PRODUCER, SESSION, SETTLED, Settings
+from simlink.channels.peers import plain_scope
 from simlink.channels.wire.codec import encode, read_frames
 from simlink.channels.wire.frames import Code, ErrorFrame, FrameError, Hello
 
@@ -114,7 +115,7 @@ class HttpApp:
         if headers.get(b"content-type", b"").partition(b";")[0].strip() == FRAMES.encode():
             await self._frames(name, headers, settings, receive, send)
         else:
-            await self._plain(name, headers, settings, receive, send, allowed, scope.get("simlink.peer", b""))
+            await self._plain(name, headers, settings, receive, send, allowed, _who(scope, headers))
 
     # --- posts --------------------------------------------------------------------------------------------------
 
@@ -207,8 +208,7 @@ class HttpApp:
             body = await self._body(receive, settings, None)
         except _Gone:
             return
-        scope = b"\0".join((name.encode(), headers.get(b"authorization", b""), peer))
-        posted = read_post(headers, body, key_scope=scope)
+        posted = read_post(headers, body, key_scope=b"\0".join((name.encode(), peer)))
         accepted, duplicates = gate.offer(name, posted, peer)
         more = [] if allowed is None else [(b"access-control-allow-origin", allowed.encode()), (b"vary", b"origin")]
         said = msgspec.json.encode({"destination": name, "accepted": accepted, "duplicates": duplicates})
@@ -281,6 +281,14 @@ class HttpApp:
             gone.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await gone
+
+
+def _who(scope: Scope, headers: Mapping[bytes, bytes]) -> bytes:
+    """Who posts; see `plain_scope`."""
+    client = scope.get("client")
+    return plain_scope(
+        scope.get("simlink.peer", b""), headers.get(b"authorization", b""), client[0] if client is not None else ""
+    )
 
 
 class _Gone(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -12,7 +11,6 @@ from simlink.channels import tls
 from simlink.channels.credentials import LOGIN, TOKEN, Login, Secret
 from simlink.channels.driver import (
     Capabilities,
-    Driver,
     Guarantee,
     Kept,
     Mode,
@@ -25,18 +23,17 @@ from simlink.channels.driver import (
 from simlink.channels.http.app import HttpApp
 from simlink.channels.http.requests import basic, bearer, checked_header
 from simlink.channels.http.settings import Settings
-from simlink.channels.tcp.settings import Bounds, shown
+from simlink.channels.link.driver import BUFFERS, LinkDriver, times
+from simlink.channels.tcp.settings import shown
 from simlink.channels.url import Host, Option, Target
-from simlink.errors import ConfigError, ConnectError, InvalidURL, MissingExtra, NotSupported
+from simlink.errors import ConfigError, InvalidURL, MissingExtra, NotSupported
 
 __all__ = ["HttpDriver"]
 
-_HEAD_ROOM = 512
-"""Bytes of a frame that are not the body of its one message: positions, identity, a content type."""
 _PORTS = {"http": 80, "https": 443}
 
 
-class HttpDriver(Driver):
+class HttpDriver(LinkDriver):
     """Queues and topics over HTTP: the receiver serves the address of the URL, or is mounted in an application.
 
     With ``rest=True`` it only sends: one request a message, to whatever the URL names.
@@ -44,6 +41,7 @@ class HttpDriver(Driver):
 
     schemes: ClassVar[tuple[str, ...]] = ("http", "https")
     several: ClassVar[bool] = True
+    default_ports: ClassVar[Mapping[str, int]] = _PORTS
     options: ClassVar[Mapping[str, Option]] = {
         "rest": Option(bool, False, "post one record a request to any endpoint; nothing is received"),
         "method": Option(str, "POST", "of rest requests", choices=("POST", "PUT", "PATCH")),
@@ -59,11 +57,7 @@ class HttpDriver(Driver):
             object, None, "the ASGI application (simlink.asgi_app()) that receivers join instead of listening"
         ),
         "origins": Option(str, "", "web pages that may post, as https://a.example,https://b.example or *"),
-        "heartbeat": Option(float, 1.0, "seconds after which a silent end is heard anyway", minimum=0.01),
-        "dead": Option(float, 5.0, "seconds of silence after which a stream is given up", minimum=0.02),
-        "orphan_after": Option(
-            float, 10.0, "seconds of silence after which a lost sender's messages are handed out again", minimum=0.02
-        ),
+        **times("stream"),
         "request_timeout": Option(float, 30.0, "seconds that the reply to a request may take", minimum=0.01),
         "connections": Option(int, 2, "how many requests a sender has under way at a time", minimum=1),
         "header_timeout": Option(float, 5.0, "seconds that the head of a request may take", minimum=0.01),
@@ -73,8 +67,7 @@ class HttpDriver(Driver):
             int, 8 * 1024 * 1024, "the longest body of a request, and so about the longest message", minimum=1024
         ),
         "max_connections": Option(int, 512, "how many connections a server lets in", minimum=1),
-        "buffer_messages": Option(int, 65_536, "bound of each subscription's buffer, in messages", minimum=1),
-        "buffer_bytes": Option(int, 16 * 1024 * 1024, "the same in bytes", minimum=1),
+        **BUFFERS,
         **tls.OPTIONS,
     }
 
@@ -110,16 +103,20 @@ class HttpDriver(Driver):
         key: str | None = None,
         tls_min: str | None = None,
     ) -> None:
-        super().__init__(target, mode=mode)
+        super().__init__(
+            target,
+            mode=mode,
+            heartbeat=heartbeat,
+            dead=dead,
+            orphan_after=orphan_after,
+            buffer_messages=buffer_messages,
+            buffer_bytes=buffer_bytes,
+        )
         _require(target.scheme)
         if not target.hosts:
             raise InvalidURL(
                 f"{target}: {target.scheme}:// needs an address, as in http://127.0.0.1:8000/{target.name}"
             )
-        if dead <= heartbeat:
-            raise ConfigError(f"{target}: dead={dead:g} must be longer than heartbeat={heartbeat:g}")
-        if orphan_after < dead:
-            raise ConfigError(f"{target}: orphan_after={orphan_after:g} must not be shorter than dead={dead:g}")
         if app is not None and not isinstance(app, HttpApp):
             raise ConfigError(f"{target}: app= takes what simlink.asgi_app() made, not {type(app).__name__}")
         if rest:
@@ -159,10 +156,6 @@ class HttpDriver(Driver):
             max_connections,
             frozenset(filter(None, (o.strip() for o in origins.split(",")))),
         )
-        self.bounds = Bounds(buffer_messages, buffer_bytes)
-        self.binding = threading.Lock()
-        self.bound_port = 0
-        """What port 0 became, once a receiver of this driver was opened."""
 
     def capabilities(self) -> Capabilities:
         """One endpoint: order is exclusive per key. A named subscription is remembered while something of its
@@ -176,15 +169,7 @@ class HttpDriver(Driver):
                 nack=Nack.NONE,
                 subscriptions=False,
             )
-        return Capabilities(
-            kept=Kept.NO,
-            order=Order.EXCLUSIVE,
-            nack=Nack.EMULATED,
-            brokerless=True,
-            subscriptions=False,
-            takeover=self.settings.dead,
-            max_message_bytes=self.settings.max_body_bytes - _HEAD_ROOM,
-        )
+        return self._link_capabilities(self.settings.dead, self.settings.max_body_bytes)
 
     # --- what the ends ask ---------------------------------------------------------------------------------------
 
@@ -228,28 +213,11 @@ class HttpDriver(Driver):
         default = _PORTS[self.target.scheme]
         return str(Host(host, None if port == default else port))
 
-    def endpoint(self) -> tuple[str, int]:
-        """Where to connect.
-
-        Raises:
-            ConnectError: the port is 0, and no receiver of this channel has bound one.
-        """
-        host, port = self.target.address(self.target.hosts[0], _PORTS[self.target.scheme])
-        if not port:
-            port = self.bound_port
-        if not port:
-            raise ConnectError(
-                f"{self.target}: port 0 becomes a port when a receiver of this channel is entered, and none was",
-                url=str(self.target),
-                retryable=True,
-            )
-        return host, port
-
     # --- ends ----------------------------------------------------------------------------------------------------
 
     def sender(self) -> SenderDriver:
         if len(self.target.hosts) > 1:
-            raise NotSupported(f"{self.target}: sending to several endpoints is not supported by http:// yet; name one")
+            raise NotSupported(f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool")
         if self.rest:
             from simlink.channels.http.rest import RestSender
 
@@ -261,30 +229,10 @@ class HttpDriver(Driver):
     def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:
         from simlink.channels.http.receiver import HttpReceiver
 
-        where = str(self.target)
         if self.rest:
-            raise NotSupported(f"{where}: rest=True only sends")
-        if options.start not in {None, "new"} or (options.start == "new" and self.mode is Mode.QUEUE):
-            raise NotSupported(f"{where}: start={options.start!r} needs a broker that keeps what was sent")
-        if options.exclusive:
-            raise NotSupported(f"{where}: exclusive=True is for brokers; here one process receives at an address")
-        if options.extra:
-            raise ConfigError(f"{where}: unknown receiver option {next(iter(options.extra))!r}")
-        if subscription is not None and self.mode is Mode.QUEUE:
-            raise ConfigError(f"{where}: a queue has no subscriptions")
-        name, port = self.target.address(self._host_to_bind(options.at), _PORTS[self.target.scheme])
+            raise NotSupported(f"{self.target}: rest=True only sends")
+        name, port = self._to_bind(subscription, options)
         return HttpReceiver(self, name, port, subscription, options)
-
-    def _host_to_bind(self, at: str | None) -> Host:
-        hosts = self.target.hosts
-        if at is None:
-            if len(hosts) > 1:
-                raise ConfigError(f"{self.target}: several hosts; say which one this receiver binds with at=")
-            return hosts[0]
-        for host in hosts:
-            if at in {str(host), host.name}:
-                return host
-        raise ConfigError(f"{self.target}: at={at!r} is none of its hosts")
 
 
 def _require(scheme: str) -> None:

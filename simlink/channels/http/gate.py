@@ -21,8 +21,8 @@ from simlink.channels.http.sessions import Session
 from simlink.channels.http.settings import Settings
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import STALE, Destination
+from simlink.channels.link.reception import Bounds
 from simlink.channels.link.withdraw import unowned
-from simlink.channels.tcp.settings import Bounds
 from simlink.channels.wire.frames import (
     Accept,
     BatchFrame,
@@ -399,8 +399,8 @@ class Gate:
 
     def offer(self, name: str, posted: Posted, peer: bytes = b"") -> tuple[int, int]:
         """Take all of a plain client's messages, or none: how many are held or settled here, and how many of these
-        were before this post. Call the destination's `announce` by `announce` after the reply. ``peer`` is who posts,
-        where that is proven: only what is theirs can be a duplicate.
+        were before this post. Call the destination's `announce` by `announce` after the reply. ``peer`` is who posts
+        (`plain_scope`): only what is theirs can be a duplicate.
 
         Raises:
             Problem: nobody receives that here, there is no room, or its Idempotency-Key was used for something else.

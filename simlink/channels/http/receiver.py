@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from simlink.channels.driver import Incoming, ReceiverDriver, ReceiverOptions, Settlement
+from simlink.channels.driver import ReceiverOptions
 from simlink.channels.http.gate import Gate
-from simlink.channels.http.registry import acquire, release
-from simlink.channels.hub import Reader
-from simlink.errors import ConnectError, ReceiveError
+from simlink.channels.http.settings import Settings
+from simlink.channels.link.listeners import Listeners
+from simlink.channels.link.listening import ReaderReceiver, acquire, check
+from simlink.channels.tcp.settings import numeric
 
 if TYPE_CHECKING:
     from simlink.channels.http.driver import HttpDriver
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["HttpReceiver"]
 
 
-class HttpReceiver(ReceiverDriver):
+def _serve(host: str, port: int, settings: Settings) -> Server:
+    from simlink.channels.http.server import Server
+
+    return Server(host, port, settings)
+
+
+_servers: Listeners[Server, Settings] = Listeners(_serve, numeric)
+
+
+class HttpReceiver(ReaderReceiver):
     """Serves one host of the URL, together with the other receivers of this process there; or joins an app."""
 
     def __init__(
@@ -31,7 +41,6 @@ class HttpReceiver(ReceiverDriver):
         self._options = options
         self._server: Server | None = None
         self._gate: Gate | None = None
-        self._reader: Reader | None = None
 
     def open(self, timeout: float) -> None:
         if self._reader is not None:
@@ -43,18 +52,8 @@ class HttpReceiver(ReceiverDriver):
             gate = driver.app.gate
             gate.adopt(settings)
         else:
-            with driver.binding:
-                # Port 0 is chosen once for a channel: its receivers share it, and its sender finds them there.
-                port = self._port or driver.bound_port
-                try:
-                    server = acquire(self._host, port, settings)
-                except ConnectError as error:
-                    error.url = str(driver.target)
-                    raise
-                if not self._port:
-                    driver.bound_port = server.port
-            self._server = server
-            gate = server.app.gate
+            self._server = acquire(_servers, driver, self._host, self._port, settings)
+            gate = self._server.app.gate
         try:
             self._reader = gate.join(
                 driver.destination,
@@ -72,33 +71,10 @@ class HttpReceiver(ReceiverDriver):
     def _let_go(self, timeout: float) -> None:
         server, self._server = self._server, None
         if server is not None:
-            release(server, timeout)
+            _servers.release(server, timeout)
 
     def _check(self) -> None:
-        if self._server is not None and self._server.error is not None:
-            raise ReceiveError(
-                f"the server at {self._server.address} failed: {self._server.error!r}",
-                url=str(self._driver.target),
-                endpoint=self._server.address,
-            ) from self._server.error
-
-    def receive(self, limit: int, timeout: float) -> Sequence[Incoming]:
-        self._check()
-        assert self._reader is not None
-        return self._reader.receive(limit, timeout)
-
-    def settle(self, settlements: Sequence[Settlement]) -> None:
-        if self._reader is not None:
-            self._reader.settle(settlements)
-
-    def wake(self) -> None:
-        reader = self._reader
-        if reader is not None:
-            reader.wake()
-
-    def reserve(self, count: int) -> None:
-        assert self._reader is not None
-        self._reader.capacity = count
+        check(self._server, self._driver)
 
     def close(self, timeout: float) -> None:
         reader, gate = self._reader, self._gate

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -98,8 +98,9 @@ class Destination:
         self.orphan_after = orphan_after
         self.dedup = Deduplicator()
         self.links: dict[bytes, ReceiverLink] = {}
-        self._plain: dict[bytes, ReceiverLink] = {}
-        """By scope: stands for all who publish without a link; nobody hears what it would tell."""
+        self._plain: OrderedDict[bytes, ReceiverLink] = OrderedDict()
+        """By scope, the one who came last at the end: stands for those who publish without a link; nobody hears what
+        it would tell."""
         self.duplicates = 0
         self.orphans = 0
         self._notify = notify
@@ -255,20 +256,30 @@ class Destination:
 
     def publish(self, batch: Batch, scope: bytes = b"") -> bool:
         """Take messages from somebody who is told of their acceptance only: all of them, or none while there is no
-        room. Call `announce` soon. ``scope`` is as in `hello`."""
-        link = self._plain.get(scope)
-        if link is None:
-            # As many as there are names that a CA has signed.
-            link = self._plain[scope] = ReceiverLink(bytes(16), scope)
-            link.gone = True
+        room. Call `announce` soon. ``scope`` is who that is (`plain_scope`)."""
         with self.hub.changed:
             room = min((s.room() for s in self.hub.subscriptions.values()), default=self.hub.max_messages)
         if len(batch) > room:
             return False
+        link = self._plain_link(scope)
         link.accept(link.accepted + self._offer(link, link.accepted, batch))
         link.news()
         link.forget_below(link.accepted)
         return True
+
+    def _plain_link(self, scope: bytes) -> ReceiverLink:
+        link = self._plain.get(scope)
+        if link is None:
+            link = self._plain[scope] = ReceiverLink(bytes(16), scope)
+            link.gone = True
+            # Addresses are without number. Who has nothing open is forgotten; the others have messages in the buffer,
+            # which is bounded. Two for each that comes, so that it ends.
+            for _ in range(2 if len(self._plain) > _MAX_LOST_LINKS else 0):
+                oldest, known = self._plain.popitem(last=False)
+                if not known.idle:
+                    self._plain[oldest] = known
+        self._plain.move_to_end(scope)
+        return link
 
     def published_and_open(self) -> int:
         """How many messages that came by `publish` are not settled."""
@@ -445,6 +456,7 @@ class Destination:
             "parked": sum(b - a for link in self.links.values() for a, b, _ in link.parked),
             "duplicates": self.duplicates,
             "undecided": self.dedup.forgotten,
+            "evicted": self.dedup.evicted,
             "orphans": self.orphans,
         }
 

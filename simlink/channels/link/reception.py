@@ -306,7 +306,7 @@ class Reception:
 
     def publish(self, name: str, batch: Batch, scope: bytes = b"") -> None:
         """Messages of somebody without a link, who is told of their acceptance only: all of them, or none.
-        ``scope`` is who that is, where it is proven.
+        ``scope`` is who that is (`plain_scope`).
 
         Raises:
             KeyError: nobody receives this. ValueError: never so many at once. NoRoom: not now.

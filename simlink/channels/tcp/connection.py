@@ -7,6 +7,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from simlink.channels.tcp.secure import SecureSocket
+from simlink.channels.tcp.unread import Unread
 from simlink.channels.wire.codec import FrameReader, encode
 from simlink.channels.wire.frames import Code, ErrorFrame, Frame, Hello
 
@@ -36,10 +37,18 @@ class Connection:
         asked: its Hello and the nonce that its Proof must be of, while that is awaited.
     """
 
-    def __init__(self, sock: socket.socket | SecureSocket, peer: str, now: float, max_frame_bytes: int) -> None:
+    def __init__(
+        self,
+        sock: socket.socket | SecureSocket,
+        peer: str,
+        now: float,
+        max_frame_bytes: int,
+        unread: Unread[Connection],
+    ) -> None:
         self.sock = sock
         self.peer = peer
-        self.reader = FrameReader(min(max_frame_bytes, _STRANGER))
+        self.reader = FrameReader(min(max_frame_bytes, _STRANGER), managed=True)
+        self._unread = unread
         self.link: ReceiverLink | None = None
         self.destination: Destination | None = None
         self.opened = now
@@ -54,8 +63,8 @@ class Connection:
         self.asked: tuple[Hello, bytes] | None = None
 
     def receive(self, now: float) -> bool:
-        """Read what is there; False when the peer has closed, or the connection is broken."""
-        while True:
+        """Read what is there, as far as there is room; False when the peer has closed, or the connection is broken."""
+        while self._unread.grow(self):
             with self.reader.buffer() as room:
                 size = len(room)
                 try:
@@ -71,15 +80,25 @@ class Connection:
                 return False
             self.reader.received(count)
             self.heard = now
+            self._unread.read_ahead(self)
             # What TLS has deciphered is behind the selector, which would not tell of it.
             if not self.secure or count < size:
-                return True
+                break
+        return True
 
     def noted(self, now: float, frames: int) -> None:
         """After reading: remember since when a frame is incomplete."""
+        if frames:
+            self._unread.progressed(self)
         if not self.reader.pending:
             self.waiting_since = None
         elif frames or self.waiting_since is None:
+            self.waiting_since = now
+
+    def excuse(self, now: float) -> None:
+        """It is not the peer that is slow, or silent: it is not read."""
+        self.heard = now
+        if self.waiting_since is not None:
             self.waiting_since = now
 
     def send(self, frame: Frame, now: float) -> bool:
@@ -129,6 +148,7 @@ class Connection:
         if code is not None and self.send(ErrorFrame(code, message, retryable), now):
             self.flush()
         self.closing_at = now + _LINGER
+        self.reader.discard()
         try:
             if not self.out:
                 self.sock.shutdown(socket.SHUT_WR)

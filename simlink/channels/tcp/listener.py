@@ -20,9 +20,11 @@ from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import PAUSE, STALE, Destination
 from simlink.channels.link.receiver import ReceiverLink
+from simlink.channels.link.reception import Bounds
 from simlink.channels.tcp.connection import Connection
 from simlink.channels.tcp.door import Door, bind
-from simlink.channels.tcp.settings import Bounds, Settings, shown
+from simlink.channels.tcp.settings import Settings, shown
+from simlink.channels.tcp.unread import Unread
 from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import (
     BatchFrame,
@@ -82,6 +84,7 @@ class Listener:
         self._joining = threading.Lock()
         self._commands: deque[Callable[[], None]] = deque()
         self._connections: set[Connection] = set()
+        self._unread: Unread[Connection] = Unread(settings.unread_bytes, settings.frame_timeout)
         self._armed = False
         self._stopping_at: float | None = None
         # Sockets, not a pipe: writing to a closed one fails, where a file number may belong to somebody else by then.
@@ -198,6 +201,8 @@ class Listener:
             "address": self.address,
             "connections": len(self._connections),
             **{key: self.counts[key] for key in ("opened", "refused", "garbage", "half_open", "timed_out", "slow")},
+            "unread_bytes": self._unread.taken,
+            "unread_waits": self._unread.waited,
             **({} if found is None else found[0].stats()),
         }
 
@@ -238,6 +243,9 @@ class Listener:
                     self._accept(now)
                 else:
                     self._handle(key.data, mask, now, dirty)
+            for connection in self._unread.admitted():
+                self._watch(connection)
+                self._handle(connection, selectors.EVENT_READ, now, dirty)
             while self._commands:
                 self._commands.popleft()()
             if now - pumped >= _QUIET or dirty:
@@ -271,7 +279,9 @@ class Listener:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(self._door.wrap(sock), shown(*address[:2]), now, self.settings.max_frame_bytes)
+            connection = Connection(
+                self._door.wrap(sock), shown(*address[:2]), now, self.settings.max_frame_bytes, self._unread
+            )
             self.counts["opened"] += 1
             busy = len(self._connections) >= self.settings.max_connections
             self._connections.add(connection)
@@ -294,8 +304,8 @@ class Listener:
         if connection.distrust is not None:
             self._distrust(connection, now)
             return
-        if connection.secure and connection.unsent:
-            self._watch(connection)  # an answer of the handshake
+        if (connection.secure and connection.unsent) or self._unread.waits(connection):
+            self._watch(connection)  # an answer of the handshake, or it is not to be read
         destination, link = connection.destination, connection.link
         if destination is not None and link is not None and link.connected and not destination.heard(link):
             self._refuse(connection, Code.TIMEOUT, STALE, now, retryable=True)
@@ -420,13 +430,24 @@ class Listener:
         if not connection.flush():
             self._close(connection)
         elif not connection.unsent:
-            self._selector.modify(connection.sock, selectors.EVENT_READ, connection)
+            self._watch(connection)
             if connection.closing_at is not None:
                 with contextlib.suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_WR)
 
     def _watch(self, connection: Connection) -> None:
-        self._selector.modify(connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
+        """Have the selector tell what is to be done now: a connection that waits for room is not read."""
+        if connection not in self._connections:
+            return
+        events = 0 if self._unread.waits(connection) else selectors.EVENT_READ
+        events |= selectors.EVENT_WRITE if connection.unsent else 0
+        if connection.sock not in self._selector.get_map():
+            if events:
+                self._selector.register(connection.sock, events, connection)
+        elif events:
+            self._selector.modify(connection.sock, events, connection)
+        else:
+            self._selector.unregister(connection.sock)
 
     def _retire(self, destination: Destination) -> None:
         """The last reader has left: settle the accounts with every sender, and let go of them."""
@@ -449,9 +470,9 @@ class Listener:
         if code not in {None, Code.CLOSING, Code.REPLACED}:
             self.counts["refused"] += 1
         self._forget(connection)
+        self._unread.leave(connection)
         connection.say_goodbye(code, message, now, retryable=retryable)
-        if connection.out:
-            self._watch(connection)
+        self._watch(connection)
 
     def _distrust(self, connection: Connection, now: float) -> None:
         self.counts["refused"] += 1
@@ -469,6 +490,7 @@ class Listener:
         if connection.closing_at is None:
             self._forget(connection)
         self._connections.discard(connection)
+        self._unread.leave(connection)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.sock)
         connection.sock.close()
@@ -477,7 +499,15 @@ class Listener:
         """Deadlines and heartbeats; seconds until the next look."""
         settings = self.settings
         wait = min(settings.heartbeat, settings.dead, settings.hello_timeout, settings.frame_timeout) / 4
+        for connection in self._unread.laggards(now):
+            self.counts["timed_out"] += 1
+            message = "a frame came too slowly while others waited for the room it took"
+            self._refuse(connection, Code.TIMEOUT, message, now, retryable=True)
         for connection in list(self._connections):
+            if self._unread.waits(connection):
+                connection.excuse(now)
+                if connection.destination is not None and connection.link is not None:
+                    connection.destination.heard(connection.link)
             if connection.closing_at is not None:
                 wait = min(wait, 0.05)
                 if now >= connection.closing_at:

@@ -11,7 +11,7 @@ from simlink.channels.tls import Tls
 from simlink.channels.url import Host
 from simlink.errors import ConnectError
 
-__all__ = ["Bounds", "Settings", "resolve", "shown"]
+__all__ = ["Settings", "numeric", "resolve", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +25,9 @@ class Settings:
     frame_timeout: float = 30.0
     max_frame_bytes: int = 8 * 1024 * 1024
     max_connections: int = 1024
+    unread_bytes: int = 64 * 1024 * 1024
     tls: Tls | None = None
     secret: Secret = field(default_factory=lambda: Secret("secret"))
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Of a destination's buffer; its receivers in one process must agree on them."""
-
-    messages: int = 65_536
-    nbytes: int = 16 * 1024 * 1024
 
 
 def shown(host: str, port: int) -> str:
@@ -59,3 +52,12 @@ def resolve(host: str, port: int, *, passive: bool) -> list[tuple[socket.Address
             retryable=again,
         ) from error
     return [(family, address) for family, _, _, _, address in found]
+
+
+def numeric(host: str, port: int) -> str:
+    """The numeric address that a receiver binds, which is the same whatever name it was given.
+
+    Raises:
+        ConnectError: there is none.
+    """
+    return str(resolve(host, port, passive=True)[0][1][0])

@@ -41,6 +41,8 @@ HEAD = struct.Struct(">IB")
 _HEAD_SIZE = HEAD.size
 _TLS = (0x1503, 0x1603)
 """How TLS begins: an alert, or a handshake."""
+_ROOM = 16384
+"""Bytes that a `FrameReader` has room for at least when it reads."""
 _MODES = {Mode.QUEUE: pb.MODE_QUEUE, Mode.TOPIC: pb.MODE_TOPIC}
 _MODES_READ = {value: mode for mode, value in _MODES.items()}
 
@@ -398,11 +400,23 @@ class FrameReader:
 
     Args:
         max_frame_bytes: a longer frame is an error as soon as its length is read.
+        managed: somebody else says when it may grow, by `grow`; `buffer` may then be asked only while it is not
+            `cramped`.
+
+    Attributes:
+        needs: bytes of the frame that is incomplete, all in all; 0 where its length has not come yet.
+        busy: what came last filled all the room there was, and larger pieces would be of use.
     """
 
-    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    BASE = 65536
+    """Bytes of its buffer while nothing large comes."""
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, *, managed: bool = False) -> None:
         self.max_frame_bytes = max_frame_bytes
-        self._buffer = bytearray(65536)
+        self.managed = managed
+        self.needs = 0
+        self.busy = False
+        self._buffer = bytearray(self.BASE)
         self._start = 0
         self._end = 0
 
@@ -411,20 +425,59 @@ class FrameReader:
         """How many bytes of an incomplete frame are here."""
         return self._end - self._start
 
+    @property
+    def capacity(self) -> int:
+        """Bytes of the buffer."""
+        return len(self._buffer)
+
+    @property
+    def cramped(self) -> bool:
+        """Whether `buffer` has to grow."""
+        return len(self._buffer) - self.pending < _ROOM
+
+    @property
+    def growth(self) -> int:
+        """By how many bytes `grow` makes it longer: no further than the frame needs."""
+        size = 2 * len(self._buffer)
+        if self.cramped and self.pending + _ROOM <= self.needs + self.BASE < size:
+            size = self.needs + self.BASE
+        return size - len(self._buffer)
+
+    def grow(self) -> None:
+        """Make the buffer longer."""
+        self._buffer.extend(bytes(self.growth))
+
+    def compact(self) -> None:
+        """Give back what is not in use: all beyond `BASE`, or at least a half."""
+        size = self.BASE
+        while size - self.pending < _ROOM:
+            size *= 2
+        if size <= len(self._buffer) // 2 or size == self.BASE < len(self._buffer):
+            rest = self._buffer[self._start : self._end]
+            self._buffer = bytearray(size)
+            self._start, self._end = 0, len(rest)
+            self._buffer[: len(rest)] = rest
+
+    def discard(self) -> None:
+        """Give everything back: nothing is read any more."""
+        self._buffer = bytearray()
+        self._start = self._end = 0
+
     def buffer(self) -> memoryview:
         """Where to put what comes next; at least 16 KiB. Release it before the next call."""
-        if len(self._buffer) - self._end < 16384:
+        if len(self._buffer) - self._end < _ROOM:
             if self._start:
                 rest = self._buffer[self._start : self._end]
                 self._buffer[: len(rest)] = rest
                 self._start, self._end = 0, len(rest)
-            if len(self._buffer) - self._end < 16384:
-                self._buffer.extend(bytes(len(self._buffer)))
+            if len(self._buffer) - self._end < _ROOM:
+                self.grow()
         return memoryview(self._buffer)[self._end :]
 
     def received(self, count: int) -> None:
         self._end += count
-        if self._end == len(self._buffer) < 1024 * 1024:
+        self.busy = self._end == len(self._buffer) < 1024 * 1024
+        if self.busy and not self.managed:
             self._buffer.extend(bytes(len(self._buffer)))  # a busy stream is read in larger pieces
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -458,6 +511,7 @@ class FrameReader:
         while True:
             start, end = self._start, self._end
             if end - start < _HEAD_SIZE:
+                self.needs = 0
                 self._shrink()
                 return None
             length, version = HEAD.unpack_from(self._buffer, start)
@@ -465,7 +519,7 @@ class FrameReader:
                 raise _unreadable(length, version, self.max_frame_bytes)
             stop = start + 4 + length
             if stop > end:
-                self._shrink()
+                self.needs = 4 + length
                 return None
             # A copy into bytes reads twice as fast as a view does (measured: 56 against 99 ns a message).
             payload = bytes(memoryview(self._buffer)[start + _HEAD_SIZE : stop])
