@@ -1,9 +1,11 @@
 """A channel over several endpoints, in one process: what is refused, where messages go, and what a user sees."""
 
 import threading
+from io import StringIO
 from random import Random
 
 import pytest
+import rich.console
 
 import simlink
 from simlink.balancing.pick import Verdict
@@ -16,6 +18,7 @@ from simlink.channels.pool.topic import TopicPool
 from simlink.channels.window import Window
 from simlink.errors import ConfigError, NoEndpoints, NotSupported
 from simlink.health.membership import Membership
+from simlink.running.progress import Table
 from simlink.testing.clock import VirtualClock
 from simlink.testing.ends import SimEnd, SimWorld, numbered
 from simlink.testing.network import Network
@@ -447,3 +450,23 @@ def test_a_slow_member_of_a_topic_holds_the_others_up_or_loses_what_is_beyond_it
     assert (entry.pending, window.messages) == (0, 0)
     assert [hand.identity[1] for hand in handed if hand.process == "slow"] == [15, 16, 17, 18, 19]
     assert [hand.identity[1] for hand in handed if hand.process == "quick"] == list(range(20))
+
+
+def test_a_run_reports_what_each_endpoint_was_given_and_a_terminal_shows_it_live(monkeypatch):
+    ports = free_ports(2)
+    shown = StringIO()
+    real = rich.console.Console
+    monkeypatch.setattr(rich.console, "Console", lambda **_: real(file=shown, force_terminal=True, width=200))
+    with simlink.queue(url_of(ports), balancer="round_robin") as channel, Readers(channel, ports) as readers:
+        report = simlink.run(list(range(50)), channel, rate=500, progress=Table())
+        until(lambda: len(readers.all()) == 50, "all of them")
+    assert {name: counts["state"] for name, counts in report.endpoints.items()} == dict.fromkeys(
+        (f"{LOCAL}:{port}" for port in ports), "up"
+    )
+    assert sum(counts["sent"] for counts in report.endpoints.values()) == 50
+    assert f"{LOCAL}:{ports[0]}" in str(report)
+    assert report.as_dict()["endpoints"] == report.endpoints
+    last = shown.getvalue()
+    assert "endpoint" in last
+    assert f"{LOCAL}:{ports[1]}" in last
+    assert simlink.run([1], "memory://one", progress=False).endpoints is None

@@ -118,7 +118,9 @@ class GrpcDriver(LinkDriver):
         from simlink.channels.grpc.sender import GrpcSender
 
         if len(self.target.hosts) > 1:
-            raise NotSupported(f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool")
+            raise NotSupported(
+                f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool"
+            )
         return GrpcSender(self)
 
     def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:

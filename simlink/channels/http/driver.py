@@ -217,7 +217,9 @@ class HttpDriver(LinkDriver):
 
     def sender(self) -> SenderDriver:
         if len(self.target.hosts) > 1:
-            raise NotSupported(f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool")
+            raise NotSupported(
+                f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool"
+            )
         if self.rest:
             from simlink.channels.http.rest import RestSender
 
