@@ -20,7 +20,8 @@ from simlink.testing.brokers.tools import cache_folder, locked
 
 LOCAL = "127.0.0.1"
 SERVICE = "simlink.v1.Receiver"
-GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
+# The newest that Debian 12's Go (1.19) builds.
+GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.1"
 
 
 def payload(frame):
