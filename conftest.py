@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
 
 from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+if TYPE_CHECKING:
+    import pytest
 
 # A property holds or it does not; how long an example takes says how busy the machine is.
 settings.register_profile("simlink", deadline=None)
@@ -16,6 +20,12 @@ settings.load_profile("simlink")
 # tests of Ctrl-C are not about that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many seeds the simulation of pools takes."""
+    parser.addoption("--seeds", type=int, default=1000, help="runs of the simulated pools (tests/simulation)")
+
 
 # Blocks of one page share a namespace, so that a page reads as one session. ```python no-run``` is shown only.
 pytest_collect_file = Sybil(

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from simlink.channels.driver import Capabilities as Capabilities
     from simlink.channels.driver import Driver as Driver
     from simlink.channels.http.app import asgi_app as asgi_app
+    from simlink.channels.pool.endpoint import Endpoint as Endpoint
+    from simlink.channels.pool.opening import pool as pool
     from simlink.channels.receipt import Receipt as Receipt
     from simlink.channels.receiver import Receiver as Receiver
     from simlink.errors import AlreadySettled as AlreadySettled
@@ -112,11 +114,13 @@ _HOMES = {
     "WeightedRoundRobin": "balancing.weighted_round_robin",
     "Block": "block",
     "Channel": "channels.channel",
+    "pool": "channels.pool.opening",
     "queue": "channels.channel",
     "topic": "channels.channel",
     "Capabilities": "channels.driver",
     "Driver": "channels.driver",
     "asgi_app": "channels.http.app",
+    "Endpoint": "channels.pool.endpoint",
     "Receipt": "channels.receipt",
     "Receiver": "channels.receiver",
     "AlreadySettled": "errors",

@@ -16,7 +16,7 @@
     │   │   └── SendTimeout (TimeoutError)      not confirmed in time; .receipt tells what is known
     │   ├── ReceiveError                  the receiving end broke
     │   │   └── ReceiveTimeout (TimeoutError)   nothing came in time
-    │   └── NoEndpoints                   every endpoint is out of rotation
+    │   └── NoEndpoints (TimeoutError)    every endpoint is out of rotation; .receipt tells what is known
     ├── CodecError
     │   ├── EncodeError (ValueError)      a value that the serializer cannot write
     │   └── DecodeError (ValueError)      a body that the serializer cannot read; has .body
@@ -169,8 +169,16 @@ class ReceiveTimeout(ReceiveError, TimeoutError):
     """Nothing came in time. Nothing was handed back by it either."""
 
 
-class NoEndpoints(TransportError):
-    """No endpoint of the channel can take a message now."""
+class NoEndpoints(TransportError, TimeoutError):
+    """No endpoint of the channel could take a message in time. The message says when each was last seen.
+
+    Attributes:
+        receipt: the Receipt of what was handed over, which may yet be confirmed, or None when nothing was.
+    """
+
+    def __init__(self, message: str, *, receipt: Any = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.receipt = receipt
 
 
 class CodecError(SimlinkError):

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from simlink.block import Block
 from simlink.channels.driver import Capabilities, Mode, Order, ReceiverOptions
+from simlink.channels.making import make_driver
 from simlink.channels.receipt import Receipt
-from simlink.channels.registry import driver_class
 from simlink.channels.sender import Sender
-from simlink.channels.url import Option, convert_options, parse_url
+from simlink.channels.url import Option
 from simlink.channels.window import Entry, State, Totals, Window
 from simlink.errors import (
     ChannelClosed,
     ConfigError,
     ForkError,
-    InvalidURL,
+    NoEndpoints,
     NotSupported,
     SendError,
     SendTimeout,
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from typing import Self
 
     from simlink.channels.cloudevents import CloudEvents
-    from simlink.channels.driver import Driver
+    from simlink.channels.pool.driver import PoolDriver
+    from simlink.channels.pool.endpoints import Endpoints
     from simlink.channels.receiver import Receiver
+    from simlink.health.states import Transition
 
 __all__ = ["Channel", "queue", "topic"]
 
@@ -64,28 +66,22 @@ class Channel:
     """
 
     def __init__(
-        self, url: str, mode: Mode, *, serializer: Serializer | None = None, options: Mapping[str, Any]
+        self,
+        url: str | Sequence[str],
+        mode: Mode,
+        *,
+        serializer: Serializer | None = None,
+        options: Mapping[str, Any],
     ) -> None:
-        target = parse_url(url)
-        cls = driver_class(target.scheme)
-        known = {**cls.options, **_OPTIONS}
-        given = {name: value for name, value in options.items() if value is not None}
-        both = sorted(set(given) & set(target.params))
-        if both:
-            raise InvalidURL(f"{target}: {both[0]!r} is given in the URL and in code; give it once")
-        chosen = {name: option.default for name, option in known.items()}
-        chosen |= convert_options(known, target.params, where=str(target), from_url=True)
-        chosen |= convert_options(known, given, where=str(target), from_url=False)
         if serializer is not None and not isinstance(serializer, Serializer):
             raise ConfigError(f"serializer is a Serializer such as simlink.Json(), not {serializer!r}")
+        self._driver, self._options = make_driver(url, mode, options, _OPTIONS)
         self.mode = mode
-        self.url = str(target)
-        self.name = target.name
-        self._options = {name: chosen.pop(name) for name in _OPTIONS}
+        self.url = self._driver.url
+        self.name = self._driver.target.name
         self._serializer = serializer
-        self._driver: Driver = cls(target, mode=mode, **chosen)
         self.capabilities: Capabilities = self._driver.capabilities()
-        self._envelope = self._enveloped(target.scheme)
+        self._envelope = self._enveloped(self._driver.target.scheme)
         self._guard = threading.RLock()
         self._sender: Sender | None = None
         self._receivers: list[Receiver] = []
@@ -305,6 +301,10 @@ class Channel:
     def _resolve(self, receipt: Receipt, deadline: float | None, timeout: float | None) -> None:
         receipt.wait(_left(deadline))
         if receipt.pending:
+            obstacle = self.sender.driver.obstacle()
+            if isinstance(obstacle, NoEndpoints):
+                obstacle.receipt = receipt
+                raise obstacle
             raise SendTimeout(
                 f"{self.url}: {receipt.pending} of {len(receipt)} messages not confirmed within {timeout:g} s",
                 url=self.url,
@@ -426,6 +426,46 @@ class Channel:
         if self.mode is Mode.QUEUE:
             raise ConfigError(f"{self.url} is a queue: it has no subscriptions")
         self._driver.delete_subscription(name, timeout)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """The endpoints of a channel over several: how each stands, and `add`, `drain` and `remove`.
+
+        Raises:
+            NotSupported: it is a channel to one.
+        """
+        from simlink.channels.pool.endpoints import Endpoints
+
+        self._pool()
+        return Endpoints(self.sender)
+
+    def endpoint_counts(self) -> dict[str, dict[str, Any]] | None:
+        """What each endpoint was given so far, as in a `Report`; None for a channel to one. Works after `close` too."""
+        from simlink.channels.pool.driver import PoolDriver
+
+        if not isinstance(self._driver, PoolDriver):
+            return None
+        pool = self._driver.made
+        return {} if pool is None else pool.counts()
+
+    def on_transition(self, function: Callable[[Transition], object]) -> Callable[[], None]:
+        """Call a function whenever an endpoint changes its state, in a thread of its own.
+
+        Returns:
+            A function that ends that.
+
+        Raises:
+            NotSupported: it is a channel to one endpoint.
+        """
+        return self._pool().announcer.listen(function)
+
+    def _pool(self) -> PoolDriver:
+        from simlink.channels.pool.driver import PoolDriver
+
+        self._check_open()
+        if not isinstance(self._driver, PoolDriver):
+            raise NotSupported(f"{self.url} is one endpoint; several hosts in the URL, or simlink.pool(), make a pool")
+        return self._driver
 
     @property
     def native(self) -> Any:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -253,9 +253,12 @@ class Driver(ABC):
     Attributes:
         schemes: the URL schemes it serves.
         options: its URL parameters and keyword options, by name; anything else is refused before it is made.
+        several: each host of a URL is an endpoint of its own, so that several of them make a pool; the driver is then
+            made for one host at a time. Otherwise what several hosts mean is the driver's own business.
     """
 
     schemes: ClassVar[tuple[str, ...]]
+    several: ClassVar[bool] = False
     options: ClassVar[Mapping[str, Option]] = {}
 
     def __init__(self, target: Target, *, mode: Mode, **options: Any) -> None:
@@ -267,6 +270,11 @@ class Driver(ABC):
         """
         self.target = target
         self.mode = mode
+
+    @property
+    def url(self) -> str:
+        """What it is called in messages; passwords masked."""
+        return str(self.target)
 
     @abstractmethod
     def capabilities(self) -> Capabilities:
@@ -373,6 +381,50 @@ class SenderDriver(ABC):
     def stats(self) -> Mapping[str, Any]:
         """Figures of the driver's own: depths, reconnects, refused frames."""
         return {}
+
+    # --- for a pool, which has one end for each of its endpoints; a driver may leave all of it as it is ------------
+
+    def waits_for(self) -> Sequence[tuple[int, int]] | None:
+        """``(descriptor, poll events)`` of what `outcomes` would wait for now, so that many ends can be waited for at
+        once; None where there are none: then it is asked every few milliseconds, and when `listen` says so."""
+        return None
+
+    def rest(self) -> float:
+        """For how many seconds `outcomes` need not be called if nothing comes: until the next heartbeat is due."""
+        return self.idle_interval
+
+    def listen(self, notify: Callable[[], None]) -> None:
+        """Call ``notify``, from any thread, whenever `outcomes` may have something, if `waits_for` cannot tell."""
+
+    def lease(self, seconds: float) -> None:
+        """Before the first `open`: after so much silence, what its peer holds may be withdrawn. A peer that honours it
+        asks before it hands out anything that is older."""
+
+    def withdraw(self) -> Sequence[Outcome]:
+        """Take back what is unresolved, to be sent to another endpoint, and drop the connection: RETURNED for each
+        message that the peer has not resolved. A peer that comes back is told, and drops what it has not handed out.
+        The default takes nothing back: what the client library may still deliver stays with it."""
+        return ()
+
+    @property
+    def incarnation(self) -> bytes:
+        """Which life of its peer it is connected to; empty where that is not told."""
+        return b""
+
+    @property
+    def subscriptions(self) -> tuple[str, ...] | None:
+        """Of a topic: what is subscribed to at the peer, private ones as empty text; None where that is not told."""
+        return None
+
+    @property
+    def pulse(self) -> tuple[int, int] | None:
+        """How many signs of life of the peer were heard so far, and how many of them were heartbeats; None where
+        there are none, and being connected has to do."""
+        return None
+
+    def obstacle(self) -> Exception | None:
+        """Why nothing can go out now, for the error of a send that timed out; None where nothing is known."""
+        return None
 
 
 class ReceiverDriver(ABC):

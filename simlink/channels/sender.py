@@ -116,15 +116,20 @@ class Sender:
                 self._check()
                 if window.room() < limit and self._clock() >= deadline:
                     raise self._no_room()
-            if window.waiting or self._broken:
-                entry = window.add(batch, totals)
-                self._push()
-            else:
-                entry, position = window.launch(batch, totals)
-                try:
-                    self.driver.submit(batch, position)
-                except TransportError as error:
-                    self._break(error)
+            try:
+                if window.waiting or self._broken:
+                    entry = window.add(batch, totals)
+                    self._push()
+                else:
+                    entry, position = window.launch(batch, totals)
+                    try:
+                        self.driver.submit(batch, position)
+                    except TransportError as error:
+                        self._break(error)
+            except BaseException:
+                # It is in the window all the same, and a pool's balancer may do better next time.
+                self._watch_later()
+                raise
             # Only with a backstop, which looks after the link should this wait be interrupted.
             waited = wait and self._backstop is not None and entry.pending > 0
             if waited:
@@ -151,6 +156,14 @@ class Sender:
         with self._entered():
             self._check()
             self._connect(deadline)
+        self._watch()
+
+    def entered(self) -> _Entered:
+        """A context in which nobody else uses the driver, for what only it knows."""
+        return self._door
+
+    def look_after(self) -> None:
+        """Something has begun that must go on without a caller."""
         self._watch()
 
     @property
@@ -244,7 +257,10 @@ class Sender:
             # A driver need not translate what the operating system says; it does where trying again may help.
             raise ConnectError(f"{self.url}: {error}", url=self.url) from error
 
-    def _nobody(self, error: ConnectError) -> ConnectTimeout:
+    def _nobody(self, error: ConnectError) -> TransportError:
+        obstacle = self.driver.obstacle()
+        if isinstance(obstacle, TransportError):
+            return obstacle
         return ConnectTimeout(f"no answer in time: {error}", url=self.url, endpoint=error.endpoint, retryable=True)
 
     def _next_backoff(self) -> float:
@@ -253,7 +269,10 @@ class Sender:
         self._backoff = min(self._backoff * 2, _MAX_BACKOFF)
         return pause
 
-    def _no_room(self) -> SendTimeout:
+    def _no_room(self) -> TransportError:
+        obstacle = self.driver.obstacle()
+        if isinstance(obstacle, TransportError):
+            return obstacle
         held = f"{self.window.messages} messages, {self.window.nbytes} bytes"
         down = f"; the link is down: {self._cause}" if self._broken else ""
         hint = "read concurrently or raise the bound with window= or window_bytes="
@@ -348,11 +367,13 @@ class Sender:
             self._nudge.set()
         if self._backstop is None and (self.window.messages or self.driver.idle_interval < math.inf):
             with self._lock:
-                if self._backstop is None and not self._closing:
-                    self._backstop = threading.Thread(
-                        target=self._look_after, name=f"simlink-send-{self.url}", daemon=True
-                    )
-                    self._backstop.start()
+                self._watch_later()
+
+    def _watch_later(self) -> None:
+        """As `_watch`, with the lock held."""
+        if self._backstop is None and not self._closing:
+            self._backstop = threading.Thread(target=self._look_after, name=f"simlink-send-{self.url}", daemon=True)
+            self._backstop.start()
 
     def _look_after(self) -> None:
         while True:

@@ -203,6 +203,8 @@ class Option:
     minimum: float | None = None
     or_callable: bool = False
     """In code a function that returns such a value will do as well; it is passed on as it is."""
+    any_object: bool = False
+    """In code anything else will do as well, which whoever uses it checks; it is passed on as it is."""
 
 
 def convert_options(
@@ -228,7 +230,7 @@ def _convert(option: Option, name: str, value: Any, where: str, error: type[Conf
     shown = "**" if _secret(name) else repr(value)
     if value is None and option.default is None and not from_url:
         return None
-    if option.or_callable and callable(value) and not from_url:
+    if not from_url and ((option.or_callable and callable(value)) or (option.any_object and value is not None)):
         return value
     if kind is object:
         if from_url:

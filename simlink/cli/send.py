@@ -35,7 +35,7 @@ from simlink.cli.spec import load_spec
 @click.option(
     "--timeout", type=float, default=30.0, show_default=True, metavar="S", help="Wait for a peer or for room."
 )
-@click.option("--watch", is_flag=True, help="Show latency and lag too, every second.")
+@click.option("--watch", is_flag=True, help="Show latency, lag and each endpoint, all the time.")
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object on stdout.")
 def command(
     spec: str,
@@ -101,13 +101,13 @@ def _run(
     source: Any, url: str, serializer: str, arrivals: str | None, workers: int, options: dict[str, Any], *, watch: bool
 ) -> Any:
     from simlink.cli.expression import parse_arrivals
-    from simlink.running.progress import Watch, chosen
+    from simlink.running.progress import chosen, watching
     from simlink.running.run import run
     from simlink.serializers.lookup import serializer_for
 
     schedule = None if arrivals is None else parse_arrivals(arrivals)
     writer = serializer_for(serializer, source)
-    show: Any = Watch() if watch else chosen(True, always=True)
+    show: Any = watching() if watch else chosen(True, always=True)
     if workers > 1:
         from simlink.running.workers import run_workers
 

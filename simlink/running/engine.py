@@ -459,6 +459,7 @@ class Engine:
             interrupted=self.interrupted,
             running=not self.ended,
             error=None if self.error is None else str(self.error) or type(self.error).__name__,
+            endpoints=self.channel.endpoint_counts(),
         )
 
 

@@ -15,7 +15,7 @@ from simlink.errors import ConfigError
 if TYPE_CHECKING:
     from simlink.running.report import Report
 
-__all__ = ["Bar", "Lines", "Progress", "Show", "Watch", "chosen"]
+__all__ = ["Bar", "Lines", "Progress", "Show", "Table", "Watch", "chosen", "watching"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +119,46 @@ class Watch(Lines):
         return ", ".join([str(progress), *more])
 
 
+class Table:
+    """As `Watch`, with a live table of the endpoints where a channel has several; by rich, in a terminal.
+
+    Raises:
+        ImportError: rich is not installed.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._watch = Watch()
+        self._live = Live(console=Console(stderr=True), auto_refresh=False)
+        self._shown = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        from rich.console import Group
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        if not self._live.is_started:
+            self._live.start()
+        if progress.done or progress.seconds - self._shown >= _REDRAW:
+            self._shown = progress.seconds
+            table = RichTable("endpoint", "state", "in flight", "sent", "moved", "why")
+            for name, each in (progress.report().endpoints or {}).items():
+                counts = (f"{each[which]:,}" for which in ("in_flight", "sent", "moved"))
+                cells = (name, each["state"], *counts, each["why"])
+                table.add_row(*map(Text, cells), style=_COLOURS.get(each["state"]))
+            figures = Text(self._watch.text(progress))
+            self._live.update(Group(figures, table) if table.row_count else figures, refresh=True)
+        if progress.done:
+            self._live.stop()
+
+
+_REDRAW = 0.25
+"""Seconds between two drawings of a live table."""
+_COLOURS = {"dead": "red", "suspect": "yellow", "ejected": "yellow", "half open": "cyan", "warming": "cyan"}
+
+
 class Bar:
     """A bar with rate and time to go, by rich, on stderr or in a notebook.
 
@@ -155,6 +195,14 @@ class Bar:
         )
         if progress.done:
             self._rich.stop()
+
+
+def watching() -> Show:
+    """What ``--watch`` shows: a live table in a terminal that has rich, else a line every second."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        with suppress(ImportError):
+            return Table()
+    return Watch()
 
 
 def in_notebook() -> bool:

@@ -66,6 +66,8 @@ class Report(Sheet):
         running: it goes on.
         error: the message of the error that ended it, None where none did.
         workers: how many processes sent.
+        endpoints: of a channel over several, what each was given by it: the name → ``sent``, ``in_flight`` (not
+            settled), ``moved`` (taken back, to go elsewhere), ``state`` and ``why``. None for one endpoint.
     """
 
     source: str
@@ -100,6 +102,7 @@ class Report(Sheet):
     running: bool = False
     error: str | None = None
     workers: int = 1
+    endpoints: dict[str, dict[str, Any]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as ``--json`` prints them."""
@@ -128,6 +131,9 @@ class Report(Sheet):
                 rows.append((label, ", ".join(f"{name} {value:,.2f} ms" for name, value in times.items())))
         if self.stall_seconds >= 0.001:
             rows.append(("waited", f"{self.stall_seconds:.3f} s for room in the channel"))
+        for name, counts in (self.endpoints or {}).items():
+            moved = f", {counts['moved']:,} moved elsewhere" if counts["moved"] else ""
+            rows.append((name, f"{counts['sent']:,} sent, {counts['in_flight']:,} in flight{moved}, {counts['state']}"))
         if not self.valid:
             rows.append(("not valid", "this process could not hold the rate"))
         rows.append(("seed", "none" if self.seed is None else str(self.seed)))

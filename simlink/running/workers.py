@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
@@ -97,6 +97,17 @@ def run_workers(
     if team.signal is not None:
         raise Interrupted(team.signal, report)
     return report
+
+
+def _endpoints(reports: Sequence[Report]) -> dict[str, dict[str, Any]] | None:
+    """The counts of all workers' channels; the states are as the first sees them."""
+    out: dict[str, dict[str, Any]] = {}
+    for report in reports:
+        for name, counts in (report.endpoints or {}).items():
+            known = out.setdefault(name, {**counts, "sent": 0, "in_flight": 0, "moved": 0})
+            for which in ("sent", "in_flight", "moved"):
+                known[which] += counts[which]
+    return out or None
 
 
 def _check_transport(url: str, *, topic: bool) -> str:
@@ -224,6 +235,7 @@ class _Team:
             send_lag_ms=lag.as_ms(),
             latency_ms=latency.as_ms(),
             negative_gaps=max(r.negative_gaps for r in reports),
+            endpoints=_endpoints(reports),
             interrupted=any(r.interrupted for r in reports),
             error=next((r.error for r in reports if r.error is not None), None),
             workers=len(self._processes),

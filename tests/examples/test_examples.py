@@ -30,3 +30,31 @@ def test_the_pytest_example():
 
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+
+
+def test_failover_loses_nothing():
+    """Three processes, one killed and started again: most of the time is theirs to start."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "failover.py", "--seconds", "6", "--rate", "100"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert " sent, 0 lost," in done.stdout
+    assert "→ dead" in done.stdout
+    assert "done" in done.stdout or "interrupted" in done.stdout
+
+
+def test_failover_in_a_notebook():
+    """A kernel and three processes of its own: the cells wait for what they show, and for nothing else."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(EXAMPLES / "failover.ipynb", as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(EXAMPLES)}})
+    client.execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    tables = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert ["dead" in table for table in tables[:3]] == [False, True, False]
+    assert any("0 lost" in output.get("text", "") for output in outputs)

@@ -266,9 +266,9 @@ class PickySender(_MemorySender):
 
 @pytest.fixture
 def picky(monkeypatch):
-    from simlink.channels import channel
+    from simlink.channels import making
 
-    monkeypatch.setattr(channel, "driver_class", lambda scheme: Picky)
+    monkeypatch.setattr(making, "driver_class", lambda scheme: Picky)
     with queue("memory://picky") as made:
         yield made
 

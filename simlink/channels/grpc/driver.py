@@ -28,6 +28,7 @@ class GrpcDriver(LinkDriver):
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("grpc", "grpcs")
+    several: ClassVar[bool] = True
     options: ClassVar[Mapping[str, Option]] = {
         **times("receiver"),
         "hello_timeout": Option(float, 5.0, "seconds that a new stream has to introduce itself", minimum=0.01),
@@ -117,7 +118,9 @@ class GrpcDriver(LinkDriver):
         from simlink.channels.grpc.sender import GrpcSender
 
         if len(self.target.hosts) > 1:
-            raise NotSupported(f"{self.target}: sending to several endpoints is not supported by grpc:// yet; name one")
+            raise NotSupported(
+                f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool"
+            )
         return GrpcSender(self)
 
     def receiver(self, subscription: str | None, options: ReceiverOptions) -> ReceiverDriver:

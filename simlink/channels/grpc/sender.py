@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -67,6 +67,9 @@ class GrpcSender(SenderDriver):
         self._closed = False
         self._connects = 0
         self._bad_frames = 0
+        self._signs = 0
+        self._beats = 0
+        self._notify: Callable[[], None] | None = None
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -77,7 +80,7 @@ class GrpcSender(SenderDriver):
         self._endpoint = shown(host, port)
         self._error = None
         metadata = token_metadata(self._driver.token, self._url)
-        self._stream = Stream(self._dial(), metadata, f"simlink-grpc-read-{self._endpoint}")
+        self._stream = Stream(self._dial(), metadata, f"simlink-grpc-read-{self._endpoint}", self._notify)
         try:
             self._introduce(self._stream, deadline)
         except BaseException:
@@ -234,6 +237,7 @@ class GrpcSender(SenderDriver):
                 self._lost(problem)
 
     def _hear(self, frame: Frame | None) -> None:
+        self._signs += 1
         if isinstance(frame, Accept | Settle | Returned):
             self._done += self._link.receive(frame)
         elif isinstance(frame, ErrorFrame):
@@ -241,7 +245,9 @@ class GrpcSender(SenderDriver):
                 self._done += self._link.closing()
             retryable = frame.retryable or frame.code is Code.TIMEOUT
             self._lost(self._problem(ConnectError, f"ended the link: {frame.message}", retryable=retryable))
-        elif frame is not None and not isinstance(frame, Heartbeat):
+        elif isinstance(frame, Heartbeat):
+            self._beats += 1
+        elif frame is not None:
             raise FrameError(f"a {type(frame).__name__} is not for a receiver to say now")
 
     def _tend(self) -> None:
@@ -264,6 +270,38 @@ class GrpcSender(SenderDriver):
     @property
     def idle_interval(self) -> float:
         return min(0.25, self._beat / 3)
+
+    # --- in a pool ----------------------------------------------------------------------------------------------
+
+    def listen(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+
+    def waits_for(self) -> Sequence[tuple[int, int]]:
+        # What comes is put into the inbox by a thread, which tells so.
+        return ()
+
+    def rest(self) -> float:
+        return max(self._wrote + self._beat - time.monotonic(), 0.005)
+
+    def lease(self, seconds: float) -> None:
+        self._link.lease_ms = max(1, round(seconds * 1000))
+
+    def withdraw(self) -> Sequence[Outcome]:
+        self._drop()
+        done, self._done = self._done, []
+        return [*done, *self._link.withdraw()]
+
+    @property
+    def incarnation(self) -> bytes:
+        return self._link.incarnation
+
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        return self._link.subscriptions
+
+    @property
+    def pulse(self) -> tuple[int, int]:
+        return self._signs, self._beats
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -41,6 +41,17 @@ WOKEN = object()
 ENDED = Ended(None)
 
 
+class _Told(SimpleQueue[Any]):
+    """An inbox of whose content somebody is told."""
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item)
+        self._notify()
+
+
 class Stream:
     """A running call.
 
@@ -48,15 +59,22 @@ class Stream:
         channel: made for this call; closed with it.
         metadata: what goes with the call.
         name: of the thread that reads.
+        notify: called when something was put into the inbox.
 
     Attributes:
         inbox: what came: frames as bytes, HUNGRY, WOKEN, and last an `Ended`.
         heard: when something came, on the monotonic clock.
     """
 
-    def __init__(self, channel: grpc.Channel, metadata: Sequence[tuple[str, str]], name: str) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        metadata: Sequence[tuple[str, str]],
+        name: str,
+        notify: Callable[[], None] | None = None,
+    ) -> None:
         self.channel = channel
-        self.inbox: SimpleQueue[Any] = SimpleQueue()
+        self.inbox: SimpleQueue[Any] = SimpleQueue() if notify is None else _Told(notify)
         self.heard = time.monotonic()
         self._out: SimpleQueue[bytes | None] = SimpleQueue()
         self._tell_when_hungry = False

@@ -40,7 +40,7 @@ _DISCARDING = 2.0
 sending when the connection is closed may lose the answer."""
 _LINGER = 1.0
 """Seconds that the reader of an ended stream has to read the rest of it."""
-_STATUS = {Code.NO_RECEIVER: 404, Code.MODE: 409, Code.TOO_LARGE: 413, Code.VERSION: 400}
+_STATUS = {Code.NO_RECEIVER: 404, Code.MODE: 409, Code.TOO_LARGE: 413, Code.VERSION: 400, Code.TIMEOUT: 408}
 
 
 def asgi_app() -> HttpApp:
@@ -230,6 +230,7 @@ class HttpApp:
                 _number(given.get("after", "0")),
                 _number(given.get("next") or given.get("after", "0")),
                 _number(given.get("heartbeat_ms", "1000")),
+                lease_ms=_number(given.get("lease_ms", "0")),
             )
             if len(sender) != 16:
                 raise ValueError(f"{PRODUCER} is 16 bytes in hexadecimal digits")

@@ -40,6 +40,7 @@ class HttpDriver(LinkDriver):
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("http", "https")
+    several: ClassVar[bool] = True
     default_ports: ClassVar[Mapping[str, int]] = _PORTS
     options: ClassVar[Mapping[str, Option]] = {
         "rest": Option(bool, False, "post one record a request to any endpoint; nothing is received"),
@@ -216,7 +217,9 @@ class HttpDriver(LinkDriver):
 
     def sender(self) -> SenderDriver:
         if len(self.target.hosts) > 1:
-            raise NotSupported(f"{self.target}: sending to several endpoints is not supported by http:// yet; name one")
+            raise NotSupported(
+                f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool"
+            )
         if self.rest:
             from simlink.channels.http.rest import RestSender
 

@@ -20,7 +20,7 @@ from simlink.channels.http.problem import Problem
 from simlink.channels.http.sessions import Session
 from simlink.channels.http.settings import Settings
 from simlink.channels.hub import Reader
-from simlink.channels.link.destination import Destination
+from simlink.channels.link.destination import STALE, Destination
 from simlink.channels.link.reception import Bounds
 from simlink.channels.link.withdraw import unowned
 from simlink.channels.wire.frames import (
@@ -291,8 +291,9 @@ class Gate:
             FrameError: out of place; the session has ended by it.
         """
         destination = session.destination
-        destination.heard(session.link)
         try:
+            if not destination.heard(session.link):
+                raise FrameError(STALE, Code.TIMEOUT)
             for frame in frames:
                 self._take(session, frame)
         except FrameError as error:

@@ -8,6 +8,7 @@ became of the messages is told by the next Welcome. The caller's thread does the
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,8 @@ class HttpSender(SenderDriver):
         self._opened = 0
         self._bad = 0
         self._requests = 0
+        self._signs = 0
+        self._beats = 0
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -115,6 +118,7 @@ class HttpSender(SenderDriver):
                 "incarnation": hello.incarnation.hex(),
                 "mode": hello.mode.value,
                 "heartbeat_ms": hello.heartbeat_ms,
+                **({"lease_ms": hello.lease_ms} if hello.lease_ms else {}),
             }
         )
         common = self._common()
@@ -335,6 +339,7 @@ class HttpSender(SenderDriver):
             self._lost(self._endpoint.problem(ConnectError, "ended the stream of settlements"), stream.error)
 
     def _take(self, frame: Frame) -> None:
+        self._signs += 1
         if isinstance(frame, Settle | Returned):
             # It comes by another way than the acceptance of the same positions, which it may overtake, and implies.
             stop = _highest(frame)
@@ -348,7 +353,9 @@ class HttpSender(SenderDriver):
                 self._done += self._link.closing()
             retryable = frame.retryable or frame.code is Code.TIMEOUT
             self._lost(self._endpoint.problem(ConnectError, f"ended the link: {frame.message}", retryable=retryable))
-        elif not isinstance(frame, Heartbeat):
+        elif isinstance(frame, Heartbeat):
+            self._beats += 1
+        else:
             raise FrameError(f"a {type(frame).__name__} is not for a receiver to say now")
 
     def _tend(self) -> None:
@@ -376,6 +383,38 @@ class HttpSender(SenderDriver):
     @property
     def idle_interval(self) -> float:
         return min(0.25, self._beat / 3)
+
+    # --- in a pool ----------------------------------------------------------------------------------------------
+
+    def waits_for(self) -> Sequence[tuple[int, int]]:
+        return [
+            (c.sock.fileno(), select.POLLIN | (select.POLLOUT if c.out else 0))
+            for c in self._connections()
+            if not c.closed
+        ]
+
+    def rest(self) -> float:
+        return max(self._posted + self._beat - time.monotonic(), 0.005)
+
+    def lease(self, seconds: float) -> None:
+        self._link.lease_ms = max(1, round(seconds * 1000))
+
+    def withdraw(self) -> Sequence[Outcome]:
+        self._drop()
+        done, self._done = self._done, []
+        return [*done, *self._link.withdraw()]
+
+    @property
+    def incarnation(self) -> bytes:
+        return self._link.incarnation
+
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        return self._link.subscriptions
+
+    @property
+    def pulse(self) -> tuple[int, int]:
+        return self._signs, self._beats
 
     # --- the end ------------------------------------------------------------------------------------------------
 

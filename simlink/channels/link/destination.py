@@ -24,7 +24,7 @@ from simlink.channels.link.withdraw import count_an_attempt, drop_moved, give_ba
 from simlink.channels.wire.frames import BatchFrame, FrameError, Heartbeat, Hello, Moved, Void
 from simlink.message import Batch, Same, Verdict
 
-__all__ = ["PAUSE", "Destination", "LinkOrigin"]
+__all__ = ["PAUSE", "STALE", "Destination", "LinkOrigin"]
 
 _Identities = list[tuple[bytes, Any, Any]]
 """``(producer, sequences, rows)``; ``rows`` indexes the batch."""
@@ -32,6 +32,8 @@ _ALL = slice(None)
 _FLOOR = 64
 """A link with nothing granted gets this much while there is room at all, even if others hold more than there is."""
 _MAX_LOST_LINKS = 4096
+STALE = "silent for longer than what you sent is yours: join anew"
+"""Said to a sender whose lease has run out."""
 _SHALLOW = 16_384
 """While readers keep settling, so many messages wait for them at most: what waits longer has left the processor's
 caches when it is decoded (two pairs of runs on a busy machine, with the buffer's bound itself at this: 1.8 and 2.0
@@ -129,15 +131,36 @@ class Destination:
             if link is not None:
                 self.bye(link)  # its sender does not know of it, so it will never send any of it again
             link = ReceiverLink(hello.sender, scope)
-            hello = Hello(hello.sender, hello.destination, hello.mode)
+            hello = Hello(hello.sender, hello.destination, hello.mode, lease_ms=hello.lease_ms)
         self.links[scope + hello.sender] = link
         link.resume(hello)
-        self.heard(link)
+        if self.hub.mode is Mode.TOPIC:
+            with self.hub.changed:
+                link.subscriptions = ["" if s.private else s.name for s in self.hub.subscriptions.values()]
+        link.heard = self._clock()
+        if not link.resuming:
+            self._unblock(link)
         return link
 
-    def heard(self, link: ReceiverLink) -> None:
-        """Something came from this sender just now."""
-        link.heard = self._clock()
+    def heard(self, link: ReceiverLink) -> bool:
+        """Something came from this sender just now; before it is looked at. False: it was silent for longer than its
+        lease, so that what it left, and what it said before it noticed, may be with others. It must join anew."""
+        now = self._clock()
+        if link.lease and (link.stale or now - link.heard >= link.lease):
+            link.stale = True
+            return False
+        link.heard = now
+        if not link.resuming:
+            self._unblock(link)
+        return True
+
+    def _resumed(self, link: ReceiverLink) -> None:
+        """The sender has said what became of the messages it left here."""
+        if link.resuming:
+            link.resuming = False
+            self._unblock(link)
+
+    def _unblock(self, link: ReceiverLink) -> None:
         if link.blocked:
             link.blocked = False
             with self.hub.changed:
@@ -167,8 +190,12 @@ class Destination:
 
     def _ready(self, link: ReceiverLink) -> bool:
         """Whether what this sender left may be handed out: it was heard lately, or will not be heard again."""
-        if self._clock() - link.heard < self.dead or link.gone or link.orphaned:
+        if link.gone or link.orphaned:
             return True
+        if not link.stale and not link.resuming:
+            limit = min(self.dead, link.lease) if link.lease else self.dead
+            if self._clock() - link.heard < limit:
+                return True
         link.blocked = True
         return False
 
@@ -200,6 +227,7 @@ class Destination:
         Raises:
             FrameError: out of place or beyond the credit.
         """
+        self._resumed(link)
         link.park(frame)
         self._unpark(link)
         for producer, low in frame.lows.items():
@@ -218,8 +246,10 @@ class Destination:
             link.skip(first, stop)
             for producer, sequences, _ in _identities(link, batch):
                 self.dedup.unmark(producer, sequences)
+        self._resumed(link)
 
     def heartbeat(self, link: ReceiverLink, frame: Heartbeat) -> None:
+        self._resumed(link)
         link.forget_below(frame.low)
 
     # --- somebody without a link ----------------------------------------------------------------------------------

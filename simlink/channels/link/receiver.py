@@ -52,6 +52,14 @@ class ReceiverLink:
         self.received_bytes = 0
         self.connected = False
         self.heard = 0.0
+        self.subscriptions: list[str] = []
+        """What of a topic is subscribed to here, private ones as empty text."""
+        self.lease = 0.0
+        """Seconds of silence after which the sender may give to others what it left here; 0 for never."""
+        self.stale = False
+        """The lease has run out: nothing of this sender counts before it has joined anew."""
+        self.resuming = False
+        """It has joined anew, and has yet to say what it gave to others."""
         self.gone = False
         self.orphaned = False
         self.blocked = False
@@ -84,7 +92,9 @@ class ReceiverLink:
         self.credit_bytes = 0
         self.credit = self.accepted
         self.connected = True
-        self.gone = self.orphaned = False
+        self.gone = self.orphaned = self.stale = False
+        self.lease = hello.lease_ms / 1000
+        self.resuming = self.lease > 0 and not self.idle
         self.forget_below(hello.low)
 
     def welcome(self, *, heartbeat_ms: int, max_frame_bytes: int) -> Welcome:
@@ -107,6 +117,7 @@ class ReceiverLink:
             credit_bytes=self.credit_bytes,
             heartbeat_ms=heartbeat_ms,
             max_frame_bytes=max_frame_bytes,
+            subscriptions=self.subscriptions,
         )
 
     def park(self, frame: BatchFrame) -> None:

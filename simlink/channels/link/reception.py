@@ -17,7 +17,7 @@ from typing import Any
 
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
-from simlink.channels.link.destination import PAUSE, Destination
+from simlink.channels.link.destination import PAUSE, STALE, Destination
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.wire.frames import (
     BatchFrame,
@@ -282,6 +282,9 @@ class Reception:
         if peer.ended:
             return
         now = peer.heard = self._clock()
+        if peer.destination is not None and peer.link is not None and not peer.destination.heard(peer.link):
+            self._refuse(peer, Code.TIMEOUT, STALE, retryable=True)
+            return
         try:
             if frame is not None:
                 self._take(peer, frame, now)
@@ -289,7 +292,6 @@ class Reception:
             self.garbage(peer, error)
         destination, link = peer.destination, peer.link
         if destination is not None and link is not None:
-            destination.heard(link)
             place = self._places.get(destination.hub.name)
             if place is not None:
                 # What came is accepted at once, for its sender may wait; what was settled may gather for `pump`.

@@ -23,6 +23,7 @@ from simlink.channels.wire.frames import (
     FrameError,
     Heartbeat,
     Hello,
+    Moved,
     Returned,
     Run,
     Settle,
@@ -90,6 +91,12 @@ class SenderLink:
         self._credit_bytes = 0  # that may still be sent
         self._bytes_sent = 0
         self._lows = _Lows()
+        self.subscriptions: tuple[str, ...] = ()
+        """What is subscribed to at the receiver, as it said when we joined; private ones as empty text."""
+        self.lease_ms = 0
+        """After so much silence what the receiver holds may be withdrawn; 0 for never."""
+        self._moved: list[Run] = []  # that were withdrawn from this incarnation, which may not know
+        self.telling: list[Run] | None = None  # those of them that it holds, and must be told of before anything else
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -106,6 +113,7 @@ class SenderLink:
             next=self.next - self._base,
             heartbeat_ms=self.heartbeat_ms,
             max_frame_bytes=self.max_frame_bytes,
+            lease_ms=self.lease_ms,
         )
 
     def welcome(self, frame: Welcome) -> list[Outcome]:
@@ -127,12 +135,16 @@ class SenderLink:
             self.sent = self.accepted
             # What the queue voids is voided for good; were the connection lost again, it is told again.
             self._failed = deque([(self.accepted, self.next)] if self.accepted < self.next else [])
+            self._tell_moved(frame.settled + self._base)
         else:
+            self._moved = []
+            self.telling = None
             self._give_up(self.resolved.mark, out, ambiguous=True)
             self.incarnation = frame.incarnation
             self._base = self.sent = self.accepted = self.next
             self.resolved.forget_below(self.next)
             self._failed.clear()
+        self.subscriptions = tuple(frame.subscriptions)
         self._credit = self._base + frame.credit
         self._bytes_sent = 0
         self._credit_bytes = frame.credit_bytes
@@ -140,6 +152,26 @@ class SenderLink:
         self.peer_max_frame_bytes = min(frame.max_frame_bytes or MAX_FRAME_BYTES, self.max_frame_bytes)
         self.connected = True
         return out
+
+    def withdraw(self) -> list[Outcome]:
+        """Take back everything unresolved, for it goes elsewhere. The connection must be given up first; when the same
+        incarnation is met again it is told, before anything else, what of that it has accepted meanwhile."""
+        assert not self.connected
+        self._moved += self.resolved.missing(self._base, self.sent)
+        out: list[Outcome] = []
+        self._give_up(self.resolved.mark, out, ambiguous=True)
+        return out
+
+    def _tell_moved(self, settled: int) -> None:
+        """It hands out nothing of what it holds before it was told, even if there is nothing to tell."""
+        self._moved = [run for run in self._moved if run[1] > settled]
+        if not self.lease_ms and not self._moved:
+            return
+        self.telling = [
+            (first - self._base, min(stop, self.accepted) - self._base)
+            for first, stop in self._moved
+            if first < self.accepted
+        ]
 
     def lost(self) -> None:
         """The connection is gone: what became of the rest is told by the next `welcome`."""
@@ -187,6 +219,8 @@ class SenderLink:
 
     def sendable(self) -> bool:
         """Whether `produce` would give something."""
+        if self.telling is not None and self.connected:
+            return True
         if not self.connected or not self.waiting:
             return False
         return self.waiting[0][2] is None or (self.sent < self._credit and self._bytes_sent < self._credit_bytes)
@@ -194,6 +228,9 @@ class SenderLink:
     def produce(self, out: list[Outcome]) -> bytes | None:
         """The next frame as bytes, as far as the credit goes; FAILED outcomes are put into ``out``."""
         while self.sendable():
+            if self.telling is not None:
+                telling, self.telling = self.telling, None
+                return encode(Moved(telling))
             first, stop, batch = self.waiting[0]
             if batch is None:
                 self.waiting.popleft()

@@ -26,6 +26,7 @@ class TcpDriver(LinkDriver):
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("tcp", "tcps")
+    several: ClassVar[bool] = True
     options: ClassVar[Mapping[str, Option]] = {
         **times("connection"),
         "hello_timeout": Option(float, 5.0, "seconds that a new connection has to introduce itself", minimum=0.01),
@@ -102,7 +103,7 @@ class TcpDriver(LinkDriver):
     def sender(self) -> SenderDriver:
         if len(self.target.hosts) > 1:
             raise NotSupported(
-                f"{self.target}: sending to several endpoints is not supported by {self.target.scheme}:// yet; name one"
+                f"{self.target}: this is the driver of one endpoint; for several endpoints simlink.queue makes a pool"
             )
         return TcpSender(self)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
-from simlink.channels.link.destination import PAUSE, Destination
+from simlink.channels.link.destination import PAUSE, STALE, Destination
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.link.reception import Bounds
 from simlink.channels.tcp.connection import Connection
@@ -306,6 +306,10 @@ class Listener:
             return
         if (connection.secure and connection.unsent) or self._unread.waits(connection):
             self._watch(connection)  # an answer of the handshake, or it is not to be read
+        destination, link = connection.destination, connection.link
+        if destination is not None and link is not None and link.connected and not destination.heard(link):
+            self._refuse(connection, Code.TIMEOUT, STALE, now, retryable=True)
+            return
         count = 0
         try:
             while connection.closing_at is None and (frame := connection.reader.next_frame()) is not None:
@@ -317,9 +321,6 @@ class Listener:
             self._refuse(connection, error.code, str(error), now)
         connection.noted(now, count)
         if connection.destination is not None:
-            assert connection.link is not None
-            if connection.link.connected:
-                connection.destination.heard(connection.link)
             dirty.add(connection.destination)
         if not open_ and connection in self._connections:
             self._close(connection)

@@ -89,6 +89,9 @@ class TcpSender(SenderDriver):
         self._poll.register(self._wake_out, select.POLLIN)
         self._connects = 0
         self._bad_frames = 0
+        self._signs = 0
+        self._beats = 0
+        self._early = 1.0
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -243,7 +246,7 @@ class TcpSender(SenderDriver):
         while self._sock is not None:
             if self._out and not self._flush_out():
                 return
-            if not link.waiting:
+            if not link.waiting and link.telling is None:
                 return
             data = link.produce(self._done)
             if data is None:
@@ -284,13 +287,13 @@ class TcpSender(SenderDriver):
                 return ()
             if self._sock is None:
                 self._raise_lost()
-            if self._out or self._link.waiting:
+            if self._out or self._link.waiting or self._link.telling is not None:
                 self._flush()
             if timeout > 0 and not self._done:
                 self._wait(timeout)
         if self._sock is not None:
             self._read()
-            if self._out or self._link.waiting:
+            if self._out or self._link.waiting or self._link.telling is not None:
                 self._flush()
             self._tend()
         done, self._done = self._done, []
@@ -371,13 +374,16 @@ class TcpSender(SenderDriver):
             self._lost("closed the connection")
 
     def _take(self, frame: Frame) -> None:
+        self._signs += 1
         if isinstance(frame, _NEWS):
             self._done += self._link.receive(frame)
         elif isinstance(frame, ErrorFrame):
             if frame.code is Code.CLOSING:
                 self._done += self._link.closing()
             self._lost(f"ended the link: {frame.message}", retryable=frame.retryable or frame.code is Code.TIMEOUT)
-        elif not isinstance(frame, Heartbeat):
+        elif isinstance(frame, Heartbeat):
+            self._beats += 1
+        else:
             raise FrameError(f"a {type(frame).__name__} is not for a receiver to say now")
 
     def _tell(self, frame: Frame) -> None:
@@ -390,7 +396,7 @@ class TcpSender(SenderDriver):
         if self._sock is None:
             return
         now = time.monotonic()
-        if now - self._wrote >= self._beat:
+        if now - self._wrote >= self._beat * self._early:
             self._tell(self._link.heartbeat())
         # What had come was read just before, so this is not our own pause.
         if now - self._heard > self._settings.dead:
@@ -403,6 +409,38 @@ class TcpSender(SenderDriver):
     @property
     def idle_interval(self) -> float:
         return min(0.25, self._beat / 3)
+
+    # --- in a pool ----------------------------------------------------------------------------------------------
+
+    def waits_for(self) -> Sequence[tuple[int, int]]:
+        if self._sock is None:
+            return ()
+        return ((self._sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0)),)
+
+    def rest(self) -> float:
+        return max(self._wrote + self._beat - time.monotonic(), 0.005)
+
+    def lease(self, seconds: float) -> None:
+        # One of many: it is called when the peer's beat comes, and says its own then, so that once is enough for both.
+        self._early = 0.7
+        self._link.lease_ms = max(1, round(seconds * 1000))
+
+    def withdraw(self) -> Sequence[Outcome]:
+        self._drop()
+        done, self._done = self._done, []
+        return [*done, *self._link.withdraw()]
+
+    @property
+    def incarnation(self) -> bytes:
+        return self._link.incarnation
+
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        return self._link.subscriptions
+
+    @property
+    def pulse(self) -> tuple[int, int]:
+        return self._signs, self._beats
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -84,6 +84,7 @@ def _write_hello(f: Hello, out: pb.Frame) -> None:
             heartbeat_ms=f.heartbeat_ms,
             max_frame_bytes=f.max_frame_bytes,
             nonce=f.nonce,
+            lease_ms=f.lease_ms,
         )
     )
 
@@ -112,6 +113,7 @@ def _write_welcome(f: Welcome, out: pb.Frame) -> None:
     w.credit_bytes = f.credit_bytes
     w.heartbeat_ms = f.heartbeat_ms
     w.max_frame_bytes = f.max_frame_bytes
+    w.subscriptions.extend(f.subscriptions)
 
 
 def _write_batch(f: BatchFrame, out: pb.Frame) -> None:
@@ -243,6 +245,7 @@ def _read_hello(w: pb.Frame) -> Hello:
         h.heartbeat_ms,
         h.max_frame_bytes,
         h.nonce,
+        h.lease_ms,
     )
 
 
@@ -268,6 +271,7 @@ def _read_welcome(frame: pb.Frame) -> Welcome:
         _number(w.credit_bytes),
         w.heartbeat_ms,
         w.max_frame_bytes,
+        list(w.subscriptions),
     )
 
 

@@ -74,6 +74,7 @@ class Hello:
     heartbeat_ms: int = 1000
     max_frame_bytes: int = 8 * 1024 * 1024
     nonce: bytes = b""
+    lease_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -106,6 +107,7 @@ class Welcome:
     credit_bytes: int = 0
     heartbeat_ms: int = 1000
     max_frame_bytes: int = 8 * 1024 * 1024
+    subscriptions: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

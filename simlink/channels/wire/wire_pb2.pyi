@@ -80,7 +80,7 @@ class Runs(_message.Message):
     def __init__(self, firsts: _Optional[_Iterable[int]] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("sender", "destination", "mode", "subscription", "incarnation", "low", "next", "heartbeat_ms", "max_frame_bytes", "nonce")
+    __slots__ = ("sender", "destination", "mode", "subscription", "incarnation", "low", "next", "heartbeat_ms", "max_frame_bytes", "nonce", "lease_ms")
     SENDER_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class Hello(_message.Message):
     HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     sender: bytes
     destination: str
     mode: Mode
@@ -101,10 +102,11 @@ class Hello(_message.Message):
     heartbeat_ms: int
     max_frame_bytes: int
     nonce: bytes
-    def __init__(self, sender: _Optional[bytes] = ..., destination: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., subscription: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., low: _Optional[int] = ..., next: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    lease_ms: int
+    def __init__(self, sender: _Optional[bytes] = ..., destination: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., subscription: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., low: _Optional[int] = ..., next: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ..., nonce: _Optional[bytes] = ..., lease_ms: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("incarnation", "accepted", "settled", "settled_runs", "rejected", "returned", "returned_handed", "credit", "credit_bytes", "heartbeat_ms", "max_frame_bytes")
+    __slots__ = ("incarnation", "accepted", "settled", "settled_runs", "rejected", "returned", "returned_handed", "credit", "credit_bytes", "heartbeat_ms", "max_frame_bytes", "subscriptions")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +118,7 @@ class Welcome(_message.Message):
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     accepted: int
     settled: int
@@ -127,7 +130,8 @@ class Welcome(_message.Message):
     credit_bytes: int
     heartbeat_ms: int
     max_frame_bytes: int
-    def __init__(self, incarnation: _Optional[bytes] = ..., accepted: _Optional[int] = ..., settled: _Optional[int] = ..., settled_runs: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., rejected: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned_handed: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ...) -> None: ...
+    subscriptions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, incarnation: _Optional[bytes] = ..., accepted: _Optional[int] = ..., settled: _Optional[int] = ..., settled_runs: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., rejected: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned_handed: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ..., subscriptions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Challenge(_message.Message):
     __slots__ = ("nonce", "proof")

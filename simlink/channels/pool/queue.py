@@ -1,0 +1,147 @@
+"""A queue over several endpoints: each message goes to the one that the balancer picks."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from simlink.channels.driver import Outcome, OutcomeKind
+from simlink.channels.pool.core import PoolSender
+from simlink.errors import NoEndpoints, TransportError
+from simlink.health.states import State
+
+if TYPE_CHECKING:
+    from simlink.balancing.balancer import Balancer
+    from simlink.channels.pool.slot import Slot
+    from simlink.message import Batch
+
+__all__ = ["CHUNK", "QueuePool"]
+
+log = logging.getLogger("simlink")
+
+CHUNK = 1024
+"""Messages that go to one endpoint at once. A pick costs the same for one as for many, and a small chunk costs frames;
+a large one makes the balance coarse."""
+
+
+_TRIAL = 16
+"""Messages that an endpoint on trial gets."""
+_PATIENCE = 0.1
+"""Seconds after which a balancer that failed is asked again."""
+
+
+class QueuePool(PoolSender):
+    """Args:
+    balancer: bound already.
+    """
+
+    def __init__(self, *args: Any, balancer: Balancer, **options: Any) -> None:
+        self.balancer = balancer
+        self._waiting: deque[tuple[int | Sequence[int], Batch]] = deque()
+        self._trials: list[str] = []
+        self._trouble: Exception | None = None
+        self._retry_trouble = 0.0
+        super().__init__(*args, **options)
+
+    def submit(self, batch: Batch, position: int) -> None:
+        """Raises what a user's balancer raises; the batch is kept, and goes out when the balancer picks again."""
+        self._waiting.append((position, batch))
+        self._hand_out()
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+
+    def _dispatch(self) -> None:
+        if self._waiting and not self._done and self.world.now() >= self._retry_trouble:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            position, batch = waiting[0]
+            assert isinstance(position, int)
+            row, rows = 0, len(batch.bodies)
+            try:
+                while row < rows:
+                    others = self._others_than_on_trial()
+                    count = min(rows - row, _TRIAL if others else CHUNK)
+                    pick = self.balancer.pick(count, exclude=others)
+                    part = batch if count == rows else batch[row : row + count]
+                    self._give(self.slots[pick.endpoint], part, position + row, pick)
+                    row += count
+            except NoEndpoints:
+                return
+            except Exception as error:
+                self._failed(error)
+                return
+            finally:
+                if row == rows:
+                    waiting.popleft()
+                elif row:
+                    waiting[0] = (position + row, batch[row:])
+
+    def _others_than_on_trial(self) -> frozenset[str]:
+        """Whom not to pick, so that an endpoint on trial gets its batch: by its small share it might wait for ever."""
+        if not self._trials:
+            return frozenset()
+        return frozenset(member.name for member in self._view or () if member.name != self._trials[0])
+
+    def _failed(self, error: Exception) -> None:
+        """The user's balancer failed: that must be told, and costs no message."""
+        error.add_note(f"raised by the balancer {self.balancer!r}; the messages are kept")
+        log.error("%s: the balancer failed: %r; the messages are kept", self.url, error)
+        self._trouble = error
+        self._retry_trouble = self.world.now() + _PATIENCE
+
+    def _give(self, slot: Slot, batch: Batch, where: int | Sequence[int], pick: Any, keys: Any = None) -> None:
+        self._touched.add(slot.name)
+        if self.membership.state(slot.name) is State.HALF_OPEN:
+            # An endpoint that is being tried gets one batch, and is out of the view meanwhile.
+            slot.probe = True
+            now = self.world.now()
+            self.membership.probe_taken(slot.name, now)
+            self._after(now)
+        try:
+            slot.submit(batch, where, pick, keys)
+        except TransportError as error:
+            now = self.world.now()
+            self._lost(slot, error, now)
+            self._after(now)
+
+    def _members_changed(self) -> None:
+        view = self._view or ()
+        self.balancer.update(view)
+        # Where too few are well, those that are not are used all the same, without a trial.
+        self._trials = [member.name for member in view if self.membership.state(member.name) is State.HALF_OPEN]
+
+    def _report(self, slot: Slot, outcomes: Sequence[Outcome]) -> None:
+        slot.flights.apply(outcomes, self._done)
+
+    def _take_back(self, slot: Slot, *, ambiguous: bool) -> None:
+        held = slot.flights.open
+        slot.flights.take_back(self._done, ambiguous=ambiguous)
+        self.moved += held
+        slot.taken += held
+
+    def _loads(self) -> Mapping[str, Mapping[str, float]]:
+        return self.balancer.snapshot()
+
+    def _waits(self) -> list[tuple[int | Sequence[int], int]]:
+        """Where what was handed to nobody stands, and how many messages each time."""
+        return [(where, len(batch.bodies)) for where, batch in self._waiting]
+
+    def close(self, timeout: float) -> None:
+        if self._closed:
+            return
+        super().close(timeout)
+        # What was never handed to an endpoint is surely not there.
+        for where, count in self._waits():
+            for at in (where,) if isinstance(where, int) else where:
+                self._done.append(Outcome(OutcomeKind.RETURNED, at, at + (count if isinstance(where, int) else 1)))
+        self._waiting.clear()
+
+    def stats(self) -> Mapping[str, Any]:
+        waiting = sum(count for _, count in self._waits())
+        return {**super().stats(), "waiting": waiting, "balancer": self.balancer.snapshot()}
