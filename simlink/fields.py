@@ -25,11 +25,14 @@ from simlink.generators.field import Field
 from simlink.generators.nesting import list_ as list  # noqa: A004 – read as fields.list, next to fields.record
 from simlink.generators.nesting import nested as record
 from simlink.generators.relations import ref, when
+from simlink.generators.seasons import season
+from simlink.generators.states import ar1, walk
 from simlink.generators.texts import text, uuid
 from simlink.generators.times import event_time
 
 __all__ = [
     "Field",
+    "ar1",
     "boolean",
     "choice",
     "constant",
@@ -43,10 +46,12 @@ __all__ = [
     "pool",
     "record",
     "ref",
+    "season",
     "sequence",
     "text",
     "uniform",
     "uuid",
+    "walk",
     "when",
     "zipf",
 ]

@@ -19,6 +19,7 @@ from simlink.block import Block, Lines
 from simlink.errors import ConfigError, DecodeError, EncodeError
 from simlink.serializers.json_cells import block_bodies, bodies_of
 from simlink.serializers.json_check import check, foreign
+from simlink.serializers.json_text import block_text
 from simlink.serializers.serializer import Serializer
 
 __all__ = ["Json"]
@@ -95,7 +96,8 @@ class Json(Serializer):
             values = values.lines()
         if isinstance(values, Block):
             try:
-                return block_bodies(values, self._encoder)
+                written = block_text(values, self._encode)
+                return block_bodies(values, self._encoder) if written is None else written
             except _REFUSED as error:
                 # Rare, so it may be slow: the row loop finds the first row that is at fault.
                 super().dumps_many(values)
