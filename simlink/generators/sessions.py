@@ -156,7 +156,8 @@ class Sessions(Field):
         self.chain = Chain("sessions", rows)
         leaves = rows[self.single][-1] / math.fsum(rows[self.single])
         stays = [list(row) for row in rows]
-        stays[self.single][-1] = 0.0
+        # Where that step is always the last one, no other session begins with it, and its row is not asked.
+        stays[self.single][-1] = 0.0 if any(stays[self.single][:-1]) else 1.0
         self.chain_first = Chain("sessions", stays)
         total = math.fsum(journey.start.values())
         start = [journey.start.get(name, 0.0) / total for name in self.names]

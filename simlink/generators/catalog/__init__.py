@@ -14,16 +14,20 @@ from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.catalog.access_log import access_log
 from simlink.generators.catalog.clickstream import clickstream
 from simlink.generators.catalog.ijinus import ijinus
+from simlink.generators.catalog.numbers import numbers
+from simlink.generators.catalog.orders import orders
 from simlink.generators.catalog.sensors import sensors
 from simlink.generators.generator import Generator
 
-__all__ = ["access_log", "clickstream", "get", "ijinus", "names", "sensors"]
+__all__ = ["access_log", "clickstream", "get", "ijinus", "names", "numbers", "orders", "sensors"]
 
 _ENTRIES: MappingProxyType[str, Callable[..., Generator]] = MappingProxyType(
     {
         "access_log": access_log,
         "clickstream": clickstream,
         "ijinus": ijinus,
+        "numbers": numbers,
+        "orders": orders,
         "sensors": sensors,
     }
 )
