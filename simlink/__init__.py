@@ -67,6 +67,11 @@ if TYPE_CHECKING:
     from simlink.errors import StateError as StateError
     from simlink.errors import TransportError as TransportError
     from simlink.errors import UnknownScheme as UnknownScheme
+    from simlink.generators.combine import concat as concat
+    from simlink.generators.combine import cycle as cycle
+    from simlink.generators.combine import mix as mix
+    from simlink.generators.evolution import evolve as evolve
+    from simlink.generators.filtered import where as where
     from simlink.generators.generator import Generator as Generator
     from simlink.generators.record import record as record
     from simlink.generators.replay import Replay as Replay
@@ -145,6 +150,11 @@ _HOMES = {
     "StateError": "errors",
     "TransportError": "errors",
     "UnknownScheme": "errors",
+    "concat": "generators.combine",
+    "cycle": "generators.combine",
+    "mix": "generators.combine",
+    "evolve": "generators.evolution",
+    "where": "generators.filtered",
     "Generator": "generators.generator",
     "record": "generators.record",
     "Replay": "generators.replay",

@@ -22,6 +22,7 @@ from simlink.generators.draws import (
 )
 from simlink.generators.fakes import faker
 from simlink.generators.field import Field
+from simlink.generators.foreign import foreign
 from simlink.generators.nesting import list_ as list  # noqa: A004 – read as fields.list, next to fields.record
 from simlink.generators.nesting import nested as record
 from simlink.generators.relations import ref, when
@@ -38,6 +39,7 @@ __all__ = [
     "constant",
     "event_time",
     "faker",
+    "foreign",
     "integer",
     "list",
     "lognormal",

@@ -107,7 +107,10 @@ class Context(ABC):
         length: how many values to make.
         columns: the columns of this record so far.
         outer: the context of the record around it, or None.
+        contiguous: whether positions follow one another where they are those of the stream.
     """
+
+    contiguous = True
 
     def __init__(self, seed: int, length: int, outer: Context | None = None) -> None:
         self.seed = seed

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from simlink.block import Block, FieldType, Schema
 from simlink.errors import ConfigError, did_you_mean
-from simlink.generators.field import BLOCK_ROWS, BlockContext, Bound, Field, Scope, as_field
+from simlink.generators.field import BLOCK_ROWS, BlockContext, Bound, Context, Field, Scope, as_field
 from simlink.generators.generator import Generator
 from simlink.generators.nesting import Nested, bind_fields, step_name
 
@@ -68,10 +68,14 @@ class Record(Generator):
 
     def make_block(self, k: int) -> Block:
         context = BlockContext(self.seed, k)
-        for name, bound in self._bound.items():
-            context.columns[name] = bound.make(context)
+        self.fill(context)
         columns = {name: context.columns[name] for name in self._schema}
         return Block(self._schema, columns, k * BLOCK_ROWS, BLOCK_ROWS)
+
+    def fill(self, context: Context) -> None:
+        """Make all columns, also those that are not shown, in a context of this record's seed."""
+        for name, bound in self._bound.items():
+            context.columns[name] = bound.make(context)
 
     def select(self, *names: str) -> Self:
         """The same records with these fields only, in this order, and with the same values. Fields that none of them

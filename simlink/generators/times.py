@@ -95,11 +95,13 @@ class _EventTime(Field):
     def _micros(self, context: Context, arrivals: Arrivals | None) -> Micros:
         rows = context.positions()
         if arrivals is not None:
+            if not context.contiguous:
+                raise ConfigError("event_time with arrivals has no time for a row alone")
             due = arrivals.due(int(rows[0]), int(rows[0]) + len(rows))
             _check_range(self.start + due[-1] * 1e6)
             micros: Micros = np.rint(due * 1e6).astype(np.int64) + self.start
             return micros
-        _check_range(self.start + int(rows[-1]) * self.step)
+        _check_range(self.start + int(rows.max(initial=0)) * self.step)
         if self.step.is_integer():
             exact: Micros = rows * int(self.step) + self.start
             return exact

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import simlink
 from simlink import arrivals, fields
 from simlink.generators import catalog
 from simlink.generators.record import record
@@ -75,6 +76,10 @@ CATALOG = {
     "clickstream": lambda: catalog.clickstream(seed=7),
     "access_log": lambda: catalog.access_log(seed=7),
     "access_log as lines": lambda: catalog.access_log(seed=7, format="combined"),
+    "sensors": lambda: catalog.sensors(seed=7, profile={"ok": 6, "breach": 2, "hot": 1, "cold": 1, "silent": 1}),
+    "ijinus": lambda: catalog.ijinus(seed=7, batch=2),
+    "numbers": lambda: catalog.numbers(seed=7, weights=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+    "orders": lambda: catalog.orders(seed=7),
 }
 
 
@@ -97,6 +102,32 @@ def test_the_golden_digest_of_markov_chains():
     }
     each, whole = fields.markov(weather, by="host"), fields.markov(weather)
     assert GOLDEN["markov"] == record("markov", seed=42, host=fields.zipf(100), own=each, all=whole).digest(ROWS)
+
+
+def test_the_golden_digest_of_states():
+    made = record(
+        "states",
+        seed=42,
+        host=fields.zipf(100),
+        at=fields.event_time(step=600),
+        noise=fields.ar1(20, 2, 0.95),
+        own=fields.ar1(by="host"),
+        walk=fields.walk(100, 0.5),
+        kept=fields.walk(5, 2, low=0, high=10, decimals=None),
+        away=fields.walk(5, 2, low=0, high=10, by="host"),
+        wave=fields.season("at", "day", 4, around=fields.season("at", "year", 8), peak=0.6, decimals=None),
+    )
+    assert GOLDEN["states"] == made.digest(ROWS)
+    rows = made[2**40 : 2**40 + 5000]
+    assert GOLDEN["states at 2**40"] == hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
+
+
+def test_the_golden_digest_of_what_is_put_together():
+    clicks, orders, numbers = catalog.clickstream(seed=7), catalog.orders(seed=7), catalog.numbers(seed=7)
+    whole = simlink.concat(simlink.mix((3, clicks), (1, orders)).take(5000), simlink.cycle(numbers.take(777)))
+    assert GOLDEN["mix"] == whole.digest(ROWS)
+    evolved = simlink.evolve(orders, 1, add={"tax": fields.uniform(0, 9, decimals=2)}, widen={"attempt": str})
+    assert GOLDEN["evolve"] == evolved.digest(ROWS)
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -154,6 +185,10 @@ from simlink import fields
 from simlink.generators.record import record
 print(catalog.clickstream(seed=7).digest(10_000))
 print(catalog.access_log(seed=7, format="combined").digest(10_000))
+print(catalog.sensors(seed=7, profile={"ok": 6, "breach": 2, "hot": 1, "cold": 1, "silent": 1}).digest(10_000))
+print(catalog.ijinus(seed=7, batch=2).digest(10_000))
+print(catalog.numbers(seed=7, weights=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).digest(10_000))
+print(catalog.orders(seed=7).digest(10_000))
 print(record("r", seed=1, k=fields.text("????"), v=fields.ref("k", fields.uuid()), s={"a": fields.uuid()}).digest(5000))
 """
 
@@ -171,4 +206,5 @@ def test_fresh_interpreters_with_other_hash_seeds_agree():
         )
         outputs.append(run.stdout.split())
     assert outputs[0] == outputs[1]
-    assert [GOLDEN["clickstream"], GOLDEN["access_log as lines"]] == outputs[0][:2]
+    names = ["clickstream", "access_log as lines", "sensors", "ijinus", "numbers", "orders"]
+    assert [GOLDEN[name] for name in names] == outputs[0][:6]
