@@ -117,7 +117,9 @@ class _Mix(_Combined):
     def make_block(self, k: int) -> Block:
         first = k * BLOCK_ROWS
         last = first + BLOCK_ROWS if self.length is None else min(first + BLOCK_ROWS, self.length)
-        whose = self.pattern[np.arange(first % len(self.pattern), first % len(self.pattern) + last - first) % len(self.pattern)]
+        whose = self.pattern[
+            np.arange(first % len(self.pattern), first % len(self.pattern) + last - first) % len(self.pattern)
+        ]
         parts = []
         for i, part in enumerate(self.parts):
             begin, end = self._count(i, first), self._count(i, last)

@@ -53,7 +53,9 @@ class Filtered(Source):
         if isinstance(generator, Evolving):
             raise ConfigError(f"where: {generator.name} has several schemas: choose from one")
         if field not in generator.schema.fields:
-            raise ConfigError(f"where: {generator.name} has no field {field!r}{did_you_mean(str(field), generator.schema)}")
+            raise ConfigError(
+                f"where: {generator.name} has no field {field!r}{did_you_mean(str(field), generator.schema)}"
+            )
         self.generator, self.field, self.matches = generator, field, matches
         self.name, self.seed = generator.name, generator.seed
         self.length = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simlink.block import Column, FieldType, Kind, Masked
 from simlink.errors import ConfigError, did_you_mean
@@ -96,28 +98,34 @@ class _Season(Field):
         over = scope.lookup(self.field)
         if over.kind not in (Kind.INT, Kind.UINT, Kind.FLOAT):
             raise ConfigError(f"{scope.path}: a season goes over numbers, and {self.field!r} is {over.kind.value}")
-        around = None
+        around, level = None, 0.0
         if isinstance(self.around, Field):
             around = self.around.bind(scope.at("#around"))
             if around.type.kind not in (Kind.INT, Kind.UINT, Kind.FLOAT) or around.type.optional:
                 raise ConfigError(f"{scope.path}: around= is a field of numbers, not of {around.type.kind.value}")
 
+        else:
+            level = self.around
+
         def make(context: Context) -> Column:
             column = context.column(self.field)
-            middle = self.around if around is None else np.asarray(around.make(context), np.float64)
+            middle: float | Floats
+            middle = level if around is None else _numbers(around.make(context)).astype(np.float64)
             if isinstance(column, Masked):
                 return Masked(column.present, self._wave(_numbers(column.values), middle))
             return self._wave(_numbers(column), middle)
 
         return Bound(FieldType(Kind.FLOAT, optional=over.optional), make)
 
-    def _wave(self, values: np.ndarray, middle: object) -> Floats:
+    def _wave(self, values: npt.NDArray[Any], middle: float | Floats) -> Floats:
         # The rest is exact, however large the number: a time in microseconds keeps its last one.
         exact = values.dtype.kind in "iu" and isinstance(self.period, int)
-        rest = (values.astype(np.int64) - self.shift) % self.period if exact else np.mod(values, float(self.period))
-        turns = rest / float(self.period) - self.peak
+        rest: npt.NDArray[Any] = (
+            (values.astype(np.int64) - self.shift) % self.period if exact else np.mod(values, float(self.period))
+        )
+        turns: Floats = rest / float(self.period) - self.peak
         return portable.round_to(middle + self.amplitude * portable.cosine(turns), self.decimals)
 
 
-def _numbers(column: Column) -> np.ndarray:
+def _numbers(column: Column) -> npt.NDArray[Any]:
     return column if isinstance(column, np.ndarray) else np.array(column.tolist(), np.float64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ def recur(factor: float, shocks: Floats, first: Flags, begins: Floats) -> Floats
     """
     rows = len(shocks)
     count = -(-rows // _STRETCH)
-    shocks, begins, first = (_rectangle(values, count) for values in (shocks, begins, first))
+    shocks, begins, first = _rectangle(shocks, count), _rectangle(begins, count), _rectangle(first, count)
     values, gains = np.empty((_STRETCH, count)), np.empty((_STRETCH, count))
     value, gain = np.zeros(count), np.ones(count)
     for place in range(_STRETCH):
@@ -64,7 +65,7 @@ def recur(factor: float, shocks: Floats, first: Flags, begins: Floats) -> Floats
     return out
 
 
-def _rectangle(values: npt.NDArray[np.generic], count: int) -> npt.NDArray[np.generic]:
+def _rectangle(values: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     padded = np.zeros(count * _STRETCH, values.dtype)
     padded[: len(values)] = values
     return np.ascontiguousarray(padded.reshape(count, _STRETCH).T)

@@ -55,16 +55,14 @@ def test_a_mix_has_the_exact_ratio_and_each_ones_rows_in_order(ratio):
 
 
 def test_a_mix_is_spread_evenly():
-    assert "aabaaabaaabaa" == "".join(row["kind"] for row in simlink.mix((3, A), (1, B))[:13])
+    assert "".join(row["kind"] for row in simlink.mix((3, A), (1, B))[:13]) == "aabaaabaaabaa"
 
 
 @pytest.mark.parametrize(("lengths", "expected"), [((9, 9), 12), ((300, 2), 10), ((0, 5), 0), ((5, 1), 6)])
 def test_a_mix_ends_where_one_of_them_does(lengths, expected):
     shares = [(3, A.take(lengths[0])), (1, B.take(lengths[1]))]
     whole = simlink.mix(*shares)
-    by_hand = list(
-        itertools.takewhile(lambda v: v[1] < lengths[v[0]], mixed_by_hand(shares, 1000))
-    )
+    by_hand = list(itertools.takewhile(lambda v: v[1] < lengths[v[0]], mixed_by_hand(shares, 1000)))
     assert (expected, len(by_hand)) == (len(by_hand), len(whole))
     assert len(whole) == len(list(whole))
 
@@ -79,9 +77,9 @@ def test_a_mix_of_generators_alike_keeps_their_types():
 
 def test_types_that_differ():
     kinds = simlink.mix((1, A), (1, B)).schema.fields
-    assert (Kind.ANY, False) == (kinds["both"].kind, kinds["both"].optional)
-    assert (Kind.STR, True) == (kinds["tag"].kind, kinds["tag"].optional)
-    assert (Kind.INT, False) == (kinds["n"].kind, kinds["n"].optional)
+    assert (kinds["both"].kind, kinds["both"].optional) == (Kind.ANY, False)
+    assert (kinds["tag"].kind, kinds["tag"].optional) == (Kind.STR, True)
+    assert (kinds["n"].kind, kinds["n"].optional) == (Kind.INT, False)
 
 
 def test_one_after_another():
@@ -90,7 +88,7 @@ def test_one_after_another():
     expected = [filled(row, names) for row in [*A[:5000], B[0], *C[:5000]]]
     assert expected == whole[:10_001]
     assert filled(C[10**9 - 5001], names) == whole[10**9]
-    assert 5001 == len(simlink.concat(A.take(5000), B.take(1)))
+    assert len(simlink.concat(A.take(5000), B.take(1))) == 5001
 
 
 @pytest.mark.parametrize("period", [1, 3, 4096, 4097, 10_000])
@@ -123,7 +121,10 @@ def test_to_seek_is_to_scan(generator, first, many):
     again = pickle.loads(pickle.dumps(generator))
     for i in range(3):
         if i * BLOCK_ROWS < end:
-            assert scanned[i * BLOCK_ROWS : (i + 1) * BLOCK_ROWS] == again.shard(i, 3).block(0)[: end - i * BLOCK_ROWS].rows()
+            assert (
+                scanned[i * BLOCK_ROWS : (i + 1) * BLOCK_ROWS]
+                == again.shard(i, 3).block(0)[: end - i * BLOCK_ROWS].rows()
+            )
     block = generator.block(0) if end else None
     if block is not None:
         expected = [json.dumps(row, separators=(",", ":")).encode() for row in copy.copy(block).rows()]
@@ -134,21 +135,21 @@ def test_a_new_seed_is_given_to_all_of_them():
     whole = simlink.mix((1, A), (1, C)).with_seed(9)
     assert (9, A.with_seed(9)[0]["tag"]) == (whole.seed, whole[0]["tag"])
     assert C.with_seed(9)[0]["parts"] == whole[1]["parts"]
-    assert 1 == A.seed
+    assert A.seed == 1
 
 
 def test_a_mix_travels():
     whole = simlink.concat(simlink.mix((2, A), (1, B)).take(5000), C).take(6000)
     with simlink.queue("memory://mixed") as queue, queue.receiver() as receiver:
-        assert 6000 == simlink.run(whole, queue, progress=False).confirmed
+        assert simlink.run(whole, queue, progress=False).confirmed == 6000
         assert simlink.verify(receiver, whole, count=6000).ok
 
 
 def test_a_table_of_a_mix():
     pytest.importorskip("pandas")
     table = simlink.mix((1, A), (1, C)).to_pandas(4)
-    assert ["a", "c", "a", "c"] == table["kind"].tolist()
-    assert [True, False, True, False] == table["tag"].notna().tolist()
+    assert table["kind"].tolist() == ["a", "c", "a", "c"]
+    assert table["tag"].notna().tolist() == [True, False, True, False]
 
 
 # --- where
@@ -161,8 +162,8 @@ def test_where_chooses_in_order_on_every_pass():
     assert expected[:3000] == list(chosen.take(3000))
     assert expected[1000:1500] == [row for chunk in chosen.chunks(1000, 1500, 64) for row in chunk.rows()]
     starts = [(chunk.start, len(chunk)) for chunk in chosen.chunks(10, 200, 64)]
-    assert [(10, 64), (74, 64), (138, 62)] == starts
-    assert [] == list(chosen.chunks(5, 5))
+    assert starts == [(10, 64), (74, 64), (138, 62)]
+    assert list(chosen.chunks(5, 5)) == []
 
 
 @pytest.mark.parametrize("matches", [[1, 2], {1, 2}, lambda v: v in (1, 2)])
@@ -185,7 +186,7 @@ def test_where_is_declared_not_seekable_and_refused_where_it_matters():
 def test_where_is_sent_and_verified():
     chosen = simlink.where(A, "tag", "y")
     with simlink.queue("memory://chosen") as queue, queue.receiver() as receiver:
-        assert 5000 == simlink.run(chosen, queue, count=5000, progress=False).confirmed
+        assert simlink.run(chosen, queue, count=5000, progress=False).confirmed == 5000
         assert simlink.verify(receiver, chosen, count=5000).ok
 
 
@@ -221,7 +222,9 @@ def test_a_foreign_key_is_computed_from_its_row():
     )
     for row in visits[5000:5200]:
         own = USERS[row["row"]]
-        assert [own["id"], own["city"], own["since"], own["note"]] == [row[n] for n in ("user", "city", "since", "note")]
+        assert [own["id"], own["city"], own["since"], own["note"]] == [
+            row[n] for n in ("user", "city", "since", "note")
+        ]
     assert visits.with_seed(1)[0]["user"] == 1000 + visits.with_seed(1)[0]["row"]
 
 
@@ -246,7 +249,7 @@ def test_where_there_is_no_row_there_is_no_value():
 
 def test_children_only_of_parents_that_there_are():
     child = record("c", seed=1, row=fields.sequence(), city=fields.foreign(USERS.take(5000), "city", by="row"))
-    assert 4096 == len(child[:4096])
+    assert len(child[:4096]) == 4096
     with pytest.raises(ConfigError, match="has no row 8191"):
         child[4096]
 
@@ -275,7 +278,7 @@ def test_a_schema_changes_at_its_block_and_nothing_else_does():
     assert {float} == {type(r["price"]) for r in then}
     assert rows[5 * BLOCK_ROWS - 1 : 5 * BLOCK_ROWS + 2] == generator[5 * BLOCK_ROWS - 1 : 5 * BLOCK_ROWS + 2]
     kinds = [generator.schema_at(k).fields["price"].kind for k in (0, 2, 4, 5, 99)]
-    assert [Kind.INT, Kind.INT, Kind.INT, Kind.FLOAT, Kind.FLOAT] == kinds
+    assert kinds == [Kind.INT, Kind.INT, Kind.INT, Kind.FLOAT, Kind.FLOAT]
 
 
 def test_what_evolves_travels_and_is_verified():
@@ -304,7 +307,7 @@ def test_a_table_has_one_schema():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: simlink.mix(), "nothing"),
+        (simlink.mix, "nothing"),
         (lambda: simlink.mix((0, A)), "whole number"),
         (lambda: simlink.mix((-1, A)), "whole number"),
         (lambda: simlink.mix((0.5, A)), "whole number"),
@@ -315,7 +318,7 @@ def test_a_table_has_one_schema():
         (lambda: simlink.mix((1, catalog.access_log(seed=1, format="combined"))), "lines"),
         (lambda: simlink.mix((1, evolved()[1])), "several schemas"),
         (lambda: simlink.mix((1, A), name=""), "name"),
-        (lambda: simlink.concat(), "nothing"),
+        (simlink.concat, "nothing"),
         (lambda: simlink.concat(A, B), "no end"),
         (lambda: simlink.cycle(A), "no end"),
         (lambda: simlink.cycle(A.take(0)), "no records"),

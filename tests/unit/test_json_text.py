@@ -33,7 +33,7 @@ def column_of(rows):
     floats = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=rows, max_size=rows)
     texts = st.lists(st.text(), min_size=rows, max_size=rows)
     pools = st.lists(st.one_of(st.text(), st.integers(), st.booleans(), st.none()), min_size=1, max_size=5)
-    flat = st.one_of(
+    return st.one_of(
         integers.map(lambda v: np.array(v, np.int64)),
         floats.map(lambda v: np.array(v, np.float64)),
         st.lists(st.booleans(), min_size=rows, max_size=rows).map(lambda v: np.array(v, np.bool_)),
@@ -41,7 +41,6 @@ def column_of(rows):
         pools.map(lambda p: Coded(np.arange(rows) % len(p), Pool(p))),
         integers.map(lambda v: Masked(np.arange(rows) % 2 == 0, np.array(v, np.int64))),
     )
-    return flat
 
 
 @settings(max_examples=150, deadline=None)
@@ -57,7 +56,9 @@ def test_the_same_bytes_as_row_by_row(data, rows, many):
 
 
 def test_readings_are_written_this_way():
-    inner = Struct({"t": np.arange(4), "x": objects(["a", 'b",', "", "d"]), "s": Coded(np.arange(4) % 2, Pool(["u", "ü\n"]))}, 4)
+    inner = Struct(
+        {"t": np.arange(4), "x": objects(["a", 'b",', "", "d"]), "s": Coded(np.arange(4) % 2, Pool(["u", "ü\n"]))}, 4
+    )
     good = block(2, list=Ragged(np.array([0, 2, 4]), inner))
     assert block_text(good, encode) is None  # a quote within a text
     inner.columns["x"] = objects(["a", "b", "", "d"])
@@ -81,5 +82,5 @@ def test_flat_and_uneven_blocks_go_the_other_way():
     assert block_text(block(2, a=np.arange(2)), encode) is None
     uneven = block(2, a=Ragged(np.array([0, 1, 3]), np.arange(3)))
     assert block_text(uneven, encode) is None
-    assert [b'{"a":[0]}', b'{"a":[1,2]}'] == Json().dumps_many(uneven)
+    assert Json().dumps_many(uneven) == [b'{"a":[0]}', b'{"a":[1,2]}']
     assert json.loads(Json().dumps_many(block(1, a=Ragged(np.array([0, 0]), np.arange(0))))[0]) == {"a": []}

@@ -22,7 +22,7 @@ def test_digits_come_by_their_weights():
     for row in rows:
         seen[row["number"] % 10] += 1
     assert chi_square(seen, WEIGHTS) > 1e-3
-    assert 0 == seen[0]
+    assert seen[0] == 0
 
 
 @pytest.mark.parametrize("high", [10, 1_000_000_000, 10**18])
@@ -39,8 +39,8 @@ def test_the_expected_counts_are_those_of_the_rows():
     expected = generator.expected(10_000)
     assert expected.counts == [sum(r["number"] % 10 == d for r in rows) for d in range(10)]
     assert expected.sums == [sum(r["number"] for r in rows if r["number"] % 10 == d) for d in range(10)]
-    assert (10_000, 0) == (expected.total, expected.counts[4])
-    assert [0, 0, 0, 1 / 3, 0, 2 / 3, 0, 0, 0, 0] == pytest.approx(generator.weights)
+    assert (expected.total, expected.counts[4]) == (10_000, 0)
+    assert pytest.approx(generator.weights) == [0, 0, 0, 1 / 3, 0, 2 / 3, 0, 0, 0, 0]
     assert generator.take(10_000).expected() == expected
 
 
@@ -53,19 +53,19 @@ def test_queues_may_be_emptied_in_any_order_but_each_in_its_own():
     for queue in queues:
         received.add(queue)
     assert generator.expected(5_000) == received
-    assert {} == generator.expected(5_000).differences(received)
+    assert generator.expected(5_000).differences(received) == {}
 
 
 def test_what_went_wrong_is_told_by_digit():
     expected = Tally().add([1, 11, 21, 2, 12, 3, 13, 4])
     got = Tally().add([11, 1, 21, 2, 3, 23, 4])
-    assert {1: "another order", 2: "1 numbers instead of 2", 3: "other numbers"} == expected.differences(got)
+    assert expected.differences(got) == {1: "another order", 2: "1 numbers instead of 2", 3: "other numbers"}
     assert expected != got
     assert expected != "a tally"
 
 
 def test_sums_do_not_overflow():
-    assert 9 * (2**63 - 8) == sum(Tally().add([2**63 - 8] * 9).sums)
+    assert sum(Tally().add([2**63 - 8] * 9).sums) == 9 * (2**63 - 8)
 
 
 def test_presets_name_fields_that_are_there():

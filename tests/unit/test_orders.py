@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter, defaultdict
@@ -41,7 +42,7 @@ def test_every_order_is_a_whole_chain(whole):
         assert {"open"} >= {event["status"] for event in events[:-1]}
         assert [None, *(e["event_id"] for e in events[:-1])] == [e["caused_by"] for e in events]
         for name in ("correlation_id", "customer_id", "sku"):
-            assert 1 == len({event[name] for event in events})
+            assert len({event[name] for event in events}) == 1
         assert [e["service"] for e in events] == [e["type"].partition(".")[0] for e in events]
 
 
@@ -61,7 +62,7 @@ def test_the_books_balance(whole):
     for events in whole.values():
         books.add(events)
     assert books.ok
-    assert (0, {}) == (books.wrong, books.first_wrong)
+    assert (books.wrong, books.first_wrong) == (0, {})
     assert books.completed + books.cancelled + books.rejected == len(complete(whole))
     assert books.open == len(whole) - len(complete(whole))
     assert books.paid - books.refunded == books.dispatched > 0
@@ -100,14 +101,14 @@ def test_the_books_see_what_is_wrong(whole):
         return event
 
     assert "pieces are reserved" in damaged(events, fewer).first_wrong[order]
-    assert (1, True) == ((missing := Books().add(events[:2] + events[3:])).open, missing.ok)
+    assert ((missing := Books().add(events[:2] + events[3:])).open, missing.ok) == (1, True)
 
 
 def test_a_payment_that_comes_again_counts_once(whole):
     events = next(e for e in complete(whole) if sum(x["type"] == "payment.captured" for x in e) == 2)
     keys = {e["idempotency_key"] for e in events if e["type"] == "payment.captured"}
-    assert 1 == len(keys)
-    assert [1, 2] == [e["attempt"] for e in events if e["type"] == "payment.captured"]
+    assert len(keys) == 1
+    assert [e["attempt"] for e in events if e["type"] == "payment.captured"] == [1, 2]
     assert Books().add(events).ok
     other_key = [dict(e, idempotency_key="x") if e["attempt"] == 2 and e["service"] == "payment" else e for e in events]
     assert not Books().add(other_key).ok
@@ -158,7 +159,7 @@ def test_delays_are_log_normal_by_service():
     for events in complete(sagas(30_000, rate=5)):
         shipped += [
             math.log((b["timestamp"] - a["timestamp"]) / 20_000) / 0.5
-            for a, b in zip(events, events[1:], strict=False)
+            for a, b in itertools.pairwise(events)
             if b["type"] == "shipment.dispatched"
         ]
     assert kolmogorov(shipped, normal_cdf) < 1.95

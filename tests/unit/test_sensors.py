@@ -42,9 +42,9 @@ def year():
 
 def test_devices_report_one_after_another_and_time_ascends():
     rows = catalog.sensors(seed=7, devices=3, interval=60)[:7]
-    assert ["sensor-00000", "sensor-00001", "sensor-00002"] * 2 == [row["device_id"] for row in rows[:6]]
-    assert [0, 0, 0, 1, 1, 1, 2] == [row["reading"] for row in rows]
-    assert [0, 20_000, 40_000, 60_000] == [row["timestamp"] - rows[0]["timestamp"] for row in rows[:4]]
+    assert [row["device_id"] for row in rows[:6]] == ["sensor-00000", "sensor-00001", "sensor-00002"] * 2
+    assert [row["reading"] for row in rows] == [0, 0, 0, 1, 1, 1, 2]
+    assert [row["timestamp"] - rows[0]["timestamp"] for row in rows[:4]] == [0, 20_000, 40_000, 60_000]
 
 
 def test_temperature_has_a_day_and_a_year(year):
@@ -52,7 +52,10 @@ def test_temperature_has_a_day_and_a_year(year):
     warm, cold = (year["temperature"][np.abs(hour - at) < 1.6].mean() for at in (15, 3))
     assert abs(warm - cold - 2 * _PLACE.daily) < 0.35  # the means of three hours, not the tips
     day = (year["timestamp"] - year["timestamp"][0]) / DAY
-    july, january = year["temperature"][np.abs(day - 200) < 10].mean(), year["temperature"][np.abs(day - 18) < 10].mean()
+    july, january = (
+        year["temperature"][np.abs(day - 200) < 10].mean(),
+        year["temperature"][np.abs(day - 18) < 10].mean(),
+    )
     assert abs(july - january - 2 * _PLACE.yearly) < 0.2
     assert abs(year["temperature"].mean() - _PLACE.mean) < 0.4
 
@@ -66,7 +69,7 @@ def test_it_is_damper_where_it_is_colder(year):
 
 def test_it_is_dark_at_night_and_days_are_longer_in_summer(year):
     hour, day = year["timestamp"] % DAY / 3_600_000, (year["timestamp"] - year["timestamp"][0]) / DAY
-    assert 0 == year["light"][(hour < 3) | (hour > 21)].max()
+    assert year["light"][(hour < 3) | (hour > 21)].max() == 0
     assert year["light"][np.abs(hour - 12) < 2].min() > 0
     # At 48 degrees north the sun is up for eight and a half hours in December, for sixteen in June.
     fine = columns(1440 * 2, devices=2, interval=60, start="2025-12-21")["light"]
@@ -153,11 +156,16 @@ def test_humidity_of_a_part_is_that_of_the_whole():
 def test_the_envelope_is_as_seen_in_the_wild():
     first = catalog.ijinus(seed=7)[0]
     reading = first["datas"][0]
-    assert ["datas", "ver"] == list(first)
-    assert ["channel", "metric", "producer", "sn", "time", "value"] == list(reading)
-    assert ("", "temperature", "ijinus", "1.0") == (reading["channel"], reading["metric"], reading["producer"], first["ver"])
+    assert list(first) == ["datas", "ver"]
+    assert list(reading) == ["channel", "metric", "producer", "sn", "time", "value"]
+    assert (
+        reading["channel"],
+        reading["metric"],
+        reading["producer"],
+        first["ver"],
+    ) == ("", "temperature", "ijinus", "1.0")
     assert {str} == set(map(type, reading.values()))
-    assert ("IJA0101-00000001", "1735689600000") == (reading["sn"], reading["time"])
+    assert (reading["sn"], reading["time"]) == ("IJA0101-00000001", "1735689600000")
     assert len("IJA0101-00002245") == len(reading["sn"])
 
 
@@ -173,7 +181,9 @@ def test_typed_envelopes_have_the_same_numbers():
 def test_a_batch_holds_consecutive_readings_of_one_logger():
     rows = catalog.ijinus(seed=7, devices=4, batch=10, interval=60, typed=True)[:8]
     assert [4 * [f"IJA0101-0000000{d}"] for d in (1,)] == [[r["sn"] for r in rows[0]["datas"][:4]]]
-    assert {60_000} == {b["time"] - a["time"] for row in rows for a, b in zip(row["datas"], row["datas"][1:], strict=False)}
+    assert {60_000} == {
+        b["time"] - a["time"] for row in rows for a, b in zip(row["datas"], row["datas"][1:], strict=False)
+    }
     assert rows[0]["datas"][-1]["time"] + 60_000 == rows[4]["datas"][0]["time"]
 
 
@@ -227,9 +237,9 @@ def test_blocks_are_written_as_their_rows_are(generator):
 
 def test_the_types_are_told():
     kinds = {name: type.kind for name, type in catalog.sensors(seed=7).schema.fields.items()}
-    assert [Kind.STR, Kind.INT, Kind.INT, Kind.FLOAT, Kind.FLOAT, Kind.INT] == list(kinds.values())
+    assert list(kinds.values()) == [Kind.STR, Kind.INT, Kind.INT, Kind.FLOAT, Kind.FLOAT, Kind.INT]
     item = catalog.ijinus(seed=7, typed=True).schema.fields["datas"].item
-    assert (Kind.INT, Kind.INT) == (item.fields.fields["time"].kind, item.fields.fields["value"].kind)
+    assert (item.fields.fields["time"].kind, item.fields.fields["value"].kind) == (Kind.INT, Kind.INT)
 
 
 def test_fault_presets_are_well_formed_and_name_fields_that_are_there():

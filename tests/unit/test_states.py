@@ -65,7 +65,7 @@ def test_each_entity_has_noise_of_its_own():
 
 def test_a_walk_goes_on_from_block_to_block():
     x = column(fields.walk(100, 0.5, decimals=None))
-    assert 100 == x[0]
+    assert x[0] == 100
     steps = np.diff(x) / 0.5
     assert kolmogorov(steps, normal_cdf) < 1.95
     assert kolmogorov(steps[SEAMS - 1], normal_cdf) < 1.95
@@ -96,7 +96,7 @@ def test_walks_of_entities_begin_anew_with_each_block():
     for k in range(3):
         columns = generator.make_block(k).columns
         _, first = np.unique(columns["who"], return_index=True)
-        assert [1.0] * 4 == columns["x"][first].tolist()
+        assert columns["x"][first].tolist() == [1.0] * 4
 
 
 def test_in_a_list_they_begin_anew():
@@ -105,7 +105,9 @@ def test_in_a_list_they_begin_anew():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(-1, 1), st.lists(st.tuples(st.floats(-5, 5), st.booleans(), st.floats(-5, 5)), min_size=1, max_size=200))
+@given(
+    st.floats(-1, 1), st.lists(st.tuples(st.floats(-5, 5), st.booleans(), st.floats(-5, 5)), min_size=1, max_size=200)
+)
 def test_a_recurrence_in_stretches_is_the_recurrence_row_by_row(factor, rows):
     shocks, first, begins = (np.array(values) for values in zip(*rows, strict=True))
     first[0] = True
@@ -119,7 +121,7 @@ def test_a_recurrence_in_stretches_is_the_recurrence_row_by_row(factor, rows):
 def test_the_cosine_is_the_cosine():
     turns = np.concatenate([np.linspace(-3, 3, 10_001), [0, 0.25, 0.5, 0.75, 1e6 + 0.125]])
     assert np.abs(portable.cosine(turns) - np.cos(2 * np.pi * np.mod(turns, 1))).max() < 1e-14
-    assert [1, 0, -1, 0, 1] == portable.cosine(np.array([0, 0.25, 0.5, -0.25, 7.0])).tolist()
+    assert portable.cosine(np.array([0, 0.25, 0.5, -0.25, 7.0])).tolist() == [1, 0, -1, 0, 1]
 
 
 def test_seasons_are_added_by_nesting():
@@ -135,15 +137,13 @@ def test_seasons_are_added_by_nesting():
 def test_a_week_begins_on_monday(format):
     field = fields.season("t", "week", 1, unit=format)
     row = record("r", seed=1, t=fields.event_time("2025-01-06", format=format), x=field)[0]
-    assert 1.0 == row["x"]
+    assert row["x"] == 1.0
 
 
 def test_a_season_over_any_numbers_and_gaps():
     field = fields.season("n", 4)
-    rows = record(
-        "r", seed=1, i=fields.sequence(), n=fields.when("i", lambda i: i != 2, fields.ref("i")), x=field
-    )[:5]
-    assert [1.0, 0.0, None, 0.0, 1.0] == [row["x"] for row in rows]
+    rows = record("r", seed=1, i=fields.sequence(), n=fields.when("i", lambda i: i != 2, fields.ref("i")), x=field)[:5]
+    assert [row["x"] for row in rows] == [1.0, 0.0, None, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(

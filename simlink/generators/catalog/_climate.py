@@ -137,7 +137,8 @@ class Noise:
             for one in np.unique(tile).tolist():
                 rows = np.flatnonzero(tile == one)
                 steps[rows] = self._tile(one)[cell[rows]]
-        return steps * _STEP
+        noise: Floats = steps * _STEP
+        return noise
 
     def _make(self, tile: int) -> npt.NDArray[np.int16]:
         """A tile: EPOCH rows of _LANES steps, flat."""
@@ -146,9 +147,9 @@ class Noise:
             part, device = np.divmod(lanes, self.devices)
             epoch = tile * self.epochs + part
         else:
-            epoch, group = divmod(tile, self.groups)
+            number, group = divmod(tile, self.groups)
             device = group * _LANES + lanes
-            epoch = np.full(_LANES, epoch)
+            epoch = np.full(_LANES, number)
         key = (epoch << 17) + device
         here = _normal(seeding.hash_words(self.seed, f"{self.path}#epoch", key.view(np.uint64)))
         there = _normal(seeding.hash_words(self.seed, f"{self.path}#epoch", (key + (1 << 17)).view(np.uint64)))

@@ -79,14 +79,14 @@ def journey(rejected: float, failures: float, retries: float) -> Journey:
     """
     cube_root = float(portable.power(np.array([1 - failures]), 1 / 3)[0]) if failures < 1 else 0.0
     fails = 1 - cube_root
-    paid = {
+    paid: dict[str | None, float] = {
         "out of stock": fails,
         "reserved": (1 - fails) * (1 - retries),
         "reserved lost": (1 - fails) * retries,
     }
-    stocked = {"dispatched": 1 - fails, "undelivered": fails}
-    told = {"told": 1 - retries, "told lost": retries}
-    excused = {"excused": 1 - retries, "excused lost": retries}
+    stocked: dict[str | None, float] = {"dispatched": 1 - fails, "undelivered": fails}
+    told: dict[str | None, float] = {"told": 1 - retries, "told lost": retries}
+    excused: dict[str | None, float] = {"excused": 1 - retries, "excused lost": retries}
     moves: dict[str, Mapping[str | None, float]] = {
         "rejected": {None: 1.0},
         "placed": {

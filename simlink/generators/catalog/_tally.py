@@ -17,8 +17,8 @@ __all__ = ["Tally"]
 
 @dataclass
 class Tally:
-    """Counts and checksums of integers by their last digit. Two tallies are equal if of each digit the same numbers came
-    in the same order, however the digits are interleaved; then ten ordered queues have done right.
+    """Counts and checksums of integers by their last digit. Two tallies are equal if of each digit the same numbers
+    came in the same order, however the digits are interleaved; then ten ordered queues have done right.
 
     ``add`` takes numbers, or records with a ``number``, as they come; memory does not grow.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from simlink.block import Coded, Column, FieldType, Kind, Pool, Ragged, Schema, Struct
 from simlink.errors import ConfigError, did_you_mean
-from simlink.generators import seeding
 from simlink.generators.catalog._climate import Climate, Fleet, Ints, Place, shares_of
 from simlink.generators.draws import cumulative
 from simlink.generators.field import Bound, Context, Field, Scope, object_array

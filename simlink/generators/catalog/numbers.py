@@ -87,8 +87,8 @@ class Numbers(Record):
         """What the first ``n`` numbers come to (all of them for None, where there is an end), made anew block by block.
 
         Raises:
-            ConfigError: None for a generator without an end, or ``n`` is negative or beyond the end, or `select` left the number
-                out.
+            ConfigError: None for a generator without an end, or ``n`` is negative or beyond the end, or `select`
+                left the number out.
         """
         if n is None:
             n = self.length

@@ -75,7 +75,7 @@ def orders(
     An order is placed, paid, reserved, dispatched, and the customer is told. What fails is undone: what was reserved is
     released, what was paid is refunded, the order is cancelled, and the customer is told too. So amounts are conserved;
     `Orders.books` checks that. A payment may time out, and any answer may be lost; then the same operation comes again,
-    with the same idempotency key. Each step has a log-normal delay, with a median from 0.1 s (order) to 20 s (shipment).
+    with the same idempotency key. Each step has a log-normal delay, with a median of 0.1 s (order) to 20 s (shipment).
 
     Orders are sessions, as told in `simlink.generators.sessions`: the events of many go on at a time, any block can be
     made alone, and rejected orders make up an epoch's rows. None is cut.

@@ -26,7 +26,10 @@ FAULTS: Final[Mapping[str, list[tuple[str, dict[str, Any]]]]] = MappingProxyType
         "loose contact": [("flap", {"p": 0.002, "field": "temperature"}), ("gap", {"p": 0.002})],
         "radio interference": [("drop", {"p": 0.02}), ("duplicate", {"p": 0.01}), ("truncate", {"p": 0.001})],
         "buffered upload": [("late", {"p": 0.05, "by": 900.0}), ("out_of_order", {"p": 0.05, "window": 512})],
-        "broken probe": [("stuck", {"p": 0.001, "field": "temperature"}), ("spike", {"p": 0.001, "field": "temperature"})],
+        "broken probe": [
+            ("stuck", {"p": 0.001, "field": "temperature"}),
+            ("spike", {"p": 0.001, "field": "temperature"}),
+        ],
         "ageing probe": [("drift", {"p": 0.01, "field": "humidity"})],
         "wrong clocks": [("clock_skew", {"per": "device_id", "by": 300.0, "field": "timestamp"})],
         "new firmware": [("wrong_type", {"p": 0.01, "field": "temperature"})],
@@ -62,7 +65,7 @@ def sensors(
     =========== ================================================================================
 
     Temperature has a daily and a yearly season, humidity is lower where it is warmer, light follows the sun at 48
-    degrees north and the clouds. Each device has AR(1) noise (0.9 from one reading to the next), an offset, and a drift.
+    degrees north and the clouds. Each device has AR(1) noise (0.9 from one reading to the next), an offset and a drift.
     The noise is made by epochs of 64 readings that meet without a seam; see `simlink.generators.catalog._climate`. A
     row that is asked for alone needs an epoch of up to 1,024 devices, some milliseconds; in order each is made once,
     and kept where it is used again (some 0.4 MB for 1,024 devices).
