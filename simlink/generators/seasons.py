@@ -37,7 +37,7 @@ def season(
 ) -> Field:
     """A wave over an earlier field, such as a time: ``around + amplitude * cos(2 pi (field / period - peak))``.
 
-    ``season("timestamp", "day", 4, around=fields.ar1(18, 0.8), peak=15 / 24)`` is warmest at three in the afternoon, UTC.
+    ``season("timestamp", "day", 4, around=fields.ar1(18, 0.8), peak=15 / 24)`` is warmest at three in the afternoon.
     Waves are added by nesting: ``around=fields.season("timestamp", "year", 8, peak=0.55)``. It has no state. Identical
     everywhere.
 
@@ -119,10 +119,11 @@ class _Season(Field):
 
     def _wave(self, values: npt.NDArray[Any], middle: float | Floats) -> Floats:
         # The rest is exact, however large the number: a time in microseconds keeps its last one.
-        exact = values.dtype.kind in "iu" and isinstance(self.period, int)
-        rest: npt.NDArray[Any] = (
-            (values.astype(np.int64) - self.shift) % self.period if exact else np.mod(values, float(self.period))
-        )
+        rest: npt.NDArray[Any]
+        if values.dtype == np.int64 and isinstance(self.period, int):
+            rest = (values - self.shift) % self.period
+        else:
+            rest = np.mod(values.astype(np.float64) - self.shift, float(self.period))
         turns: Floats = rest / float(self.period) - self.peak
         return portable.round_to(middle + self.amplitude * portable.cosine(turns), self.decimals)
 

@@ -214,7 +214,8 @@ def walk(
     Args:
         start: row 0.
         step: the standard deviation of a step, 0 or more.
-        low, high: reflecting bounds, both or none.
+        low: the lower bound, where it is reflected; with ``high`` or not at all.
+        high: the upper one.
         by: the name of a field before this one, whose every value has a walk of its own.
         decimals: to round to; None for none.
 

@@ -137,7 +137,7 @@ class Noise:
             for one in np.unique(tile).tolist():
                 rows = np.flatnonzero(tile == one)
                 steps[rows] = self._tile(one)[cell[rows]]
-        noise: Floats = steps * _STEP
+        noise: Floats = steps.astype(np.float64) * _STEP
         return noise
 
     def _make(self, tile: int) -> npt.NDArray[np.int16]:
