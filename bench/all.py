@@ -79,6 +79,9 @@ def cataloged(quick: bool) -> Iterator[Row]:
         "clickstream, JSON": "clickstream by hand, no sessions, JSON",
         "clickstream, six fields, JSON": "six fields by hand, no sessions, JSON",
         "access_log, lines": "lines by hand, no visits",
+        "sensors, JSON": "sensors by hand, no memory, JSON",
+        "ijinus, JSON": "envelopes by hand, no memory",
+        "Zipf keys of 10,000, columns": "Zipf keys by hand, inverse CDF",
     }
     for what, least in found["reach"].items():
         yield at_least(f"{what}, kept", rates[what], least, f"by hand: {million(rates[floors[what]])}")

@@ -3,7 +3,7 @@
     python bench/bench_catalog.py [--rows 1000000] [--repeat 5]
 
 By hand is what one would write for a test: NumPy draws each column independently of the others (no sessions, no funnel,
-no error bursts), and the rows go through msgspec or a template of bytes. All results are kept. Each round runs every
+no error bursts, no memory), and the rows go through msgspec or a template of bytes. All results are kept. Each round runs every
 contender once, so that a busy machine slows all of them; the median of the rounds is printed. A rate is rows a second
 of processor time: everything here runs in one thread, and what it waits for others on a busy machine is not its own.
 """
@@ -19,15 +19,24 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from simlink import fields
 from simlink.generators import catalog
 from simlink.generators.catalog import _agents, _site
 from simlink.generators.generator import BLOCK_ROWS, Generator
+from simlink.generators.record import record
 from simlink.serializers.json import Json
 from simlink.serializers.serializer import Serializer
 from simlink.serializers.text import Text
 
 SIX = ("user_id", "session_id", "action", "timestamp", "product_id", "page_url")
-REACH = {"clickstream, JSON": 0.7e6, "clickstream, six fields, JSON": 0.7e6, "access_log, lines": 0.9e6}
+REACH = {
+    "clickstream, JSON": 0.7e6,
+    "clickstream, six fields, JSON": 0.7e6,
+    "access_log, lines": 0.9e6,
+    "sensors, JSON": 1.2e6,
+    "ijinus, JSON": 1.2e6,
+    "Zipf keys of 10,000, columns": 15e6,
+}
 
 
 def zipf(n: int, s: float) -> np.ndarray:
@@ -119,6 +128,57 @@ def lines_by_hand(rows: int) -> int:
     return len(kept)
 
 
+DEVICES = 1_000
+NAMES = objects([f"sensor-{i:05d}" for i in range(DEVICES)])
+LOGGERS = objects([b"IJA0101-%08d" % i for i in range(DEVICES)])
+ENVELOPE = b'{"datas":[{"channel":"","metric":"temperature","producer":"ijinus","sn":"%b","time":"%d","value":"%d"}],"ver":"1.0"}'
+
+
+def sensors_by_hand(rows: int) -> int:
+    """A season and independent noise for each row: no memory, no offsets, no sun."""
+    rng = np.random.default_rng(7)
+    encode = msgspec.json.Encoder().encode
+    kept: list[bytes] = []
+    names = ("device_id", "reading", "timestamp", "temperature", "humidity", "light")
+    for k in range(rows // BLOCK_ROWS):
+        row = np.arange(k * BLOCK_ROWS, (k + 1) * BLOCK_ROWS)
+        at = row * 60 + 1_735_689_600_000
+        warm = 21 + 2 * np.cos(2 * np.pi * at / 86_400_000) + rng.normal(0, 0.6, BLOCK_ROWS)
+        columns = (
+            NAMES[row % DEVICES].tolist(),
+            (row // DEVICES).tolist(),
+            at.tolist(),
+            warm.round(2).tolist(),
+            (97 - 2 * warm + rng.normal(0, 3, BLOCK_ROWS)).round(1).tolist(),
+            rng.integers(0, 30_000, BLOCK_ROWS).tolist(),
+        )
+        kept += [encode(dict(zip(names, cells, strict=True))) for cells in zip(*columns, strict=True)]
+    return len(kept)
+
+
+def envelopes_by_hand(rows: int) -> int:
+    """The same for envelopes, by a template."""
+    rng = np.random.default_rng(7)
+    kept: list[bytes] = []
+    for k in range(rows // BLOCK_ROWS):
+        row = np.arange(k * BLOCK_ROWS, (k + 1) * BLOCK_ROWS)
+        at = row * 900 + 1_735_689_600_000
+        warm = 120 + 6 * np.cos(2 * np.pi * at / 86_400_000) + rng.normal(0, 3, BLOCK_ROWS)
+        columns = (LOGGERS[row % DEVICES].tolist(), at.tolist(), warm.astype(np.int64).tolist())
+        kept += [ENVELOPE % cells for cells in zip(*columns, strict=True)]
+    return len(kept)
+
+
+KEYS = zipf(10_000, 1.1)
+
+
+def keys_by_hand(rows: int) -> int:
+    rng = np.random.default_rng(7)
+    for _ in range(rows // BLOCK_ROWS):
+        np.searchsorted(KEYS, rng.random(BLOCK_ROWS), side="right")
+    return rows // BLOCK_ROWS * BLOCK_ROWS
+
+
 def encoded(generator: Generator, serializer: Serializer) -> Callable[[int], int]:
     def run(rows: int) -> int:
         kept: list[bytes] = []
@@ -150,6 +210,16 @@ def contenders() -> dict[str, Callable[[int], int]]:
         "access_log, JSON": encoded(log, Json()),
         "access_log, lines": encoded(catalog.access_log(seed=7, format="combined"), Text()),
         "lines by hand, no visits": lines_by_hand,
+        "sensors, columns": columns_of(catalog.sensors(seed=7)),
+        "sensors, JSON": encoded(catalog.sensors(seed=7), Json()),
+        "sensors by hand, no memory, JSON": sensors_by_hand,
+        "ijinus, columns": columns_of(catalog.ijinus(seed=7)),
+        "ijinus, JSON": encoded(catalog.ijinus(seed=7), Json()),
+        "envelopes by hand, no memory": envelopes_by_hand,
+        "orders, JSON": encoded(catalog.orders(seed=7), Json()),
+        "numbers, JSON": encoded(catalog.numbers(seed=7), Json()),
+        "Zipf keys of 10,000, columns": columns_of(record("keys", seed=7, key=fields.zipf(10_000))),
+        "Zipf keys by hand, inverse CDF": keys_by_hand,
     }
 
 

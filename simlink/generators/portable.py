@@ -1,10 +1,10 @@
 """log, exp, power, cosine and the normal quantile from arithmetic alone.
 
 The ``log``, ``exp``, ``power`` and ``cos`` of C libraries and of NumPy's vector code differ in the last bit from one
-CPU to another. Addition, multiplication, division, the square root, ``floor``, ``frexp`` and ``ldexp`` do not: IEEE 754
-fixes their results. So these functions use nothing else, each step one NumPy operation (which never fuses two into one), and
-return the same bits everywhere. They are accurate to about 2 units in the last place, which is far more than a
-simulation needs, and cost 20–30 array operations.
+CPU to another. Addition, multiplication, division, the square root, ``floor``, ``frexp`` and ``ldexp`` do not: IEEE
+754 fixes their results. So these functions use nothing else, each step one NumPy operation (which never fuses two
+into one), and return the same bits everywhere. They are accurate to about 2 units in the last place, which is far
+more than a simulation needs, and cost 20–30 array operations.
 """
 
 from __future__ import annotations

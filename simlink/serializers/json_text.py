@@ -30,9 +30,11 @@ class _Otherwise(Exception):
 
 
 def block_text(block: Block, encode: Encode) -> list[bytes] | None:
-    """One body a row, byte for byte what encoding the rows as dicts gives; None where the block is flat, or has
-    something that is not written this way: lists of differing length, values that are not there, texts with characters to escape,
-    what is not JSON."""
+    """One body a row, byte for byte what encoding the rows as dicts gives.
+
+    None where the block is flat, or has something that is not written this way: lists of differing length, values that
+    are not there, texts with characters to escape, what is not JSON.
+    """
     if not block.length or not any(isinstance(c, Struct | Ragged) for c in block.columns.values()):
         return None
     try:
