@@ -2,10 +2,11 @@
 
     python bench/bench_catalog.py [--rows 1000000] [--repeat 5]
 
-By hand is what one would write for a test: NumPy draws each column independently of the others (no sessions, no funnel,
-no error bursts, no memory), and the rows go through msgspec or a template of bytes. All results are kept. Each round runs every
-contender once, so that a busy machine slows all of them; the median of the rounds is printed. A rate is rows a second
-of processor time: everything here runs in one thread, and what it waits for others on a busy machine is not its own.
+By hand is what one would write for a test: NumPy draws each column independently of the others (no sessions, no
+funnel, no error bursts, no memory), and the rows go through msgspec or a template of bytes. All results are kept.
+Each round runs every contender once, so that a busy machine slows all of them; the median of the rounds is printed. A
+rate is rows a second of processor time: everything here runs in one thread, and what it waits for others on a busy
+machine is not its own.
 """
 
 from __future__ import annotations
@@ -131,7 +132,10 @@ def lines_by_hand(rows: int) -> int:
 DEVICES = 1_000
 NAMES = objects([f"sensor-{i:05d}" for i in range(DEVICES)])
 LOGGERS = objects([b"IJA0101-%08d" % i for i in range(DEVICES)])
-ENVELOPE = b'{"datas":[{"channel":"","metric":"temperature","producer":"ijinus","sn":"%b","time":"%d","value":"%d"}],"ver":"1.0"}'
+ENVELOPE = (
+    b'{"datas":[{"channel":"","metric":"temperature","producer":"ijinus",'
+    b'"sn":"%b","time":"%d","value":"%d"}],"ver":"1.0"}'
+)
 
 
 def sensors_by_hand(rows: int) -> int:

@@ -263,7 +263,7 @@ def test_the_catalog_is_there_once_it_is_asked_for():
 
 
 def test_the_catalog_is_looked_up_by_name():
-    assert catalog.names() == ["access_log", "clickstream"]
+    assert catalog.names() == ["access_log", "clickstream", "ijinus", "numbers", "orders", "sensors"]
     assert catalog.clickstream is catalog.get("clickstream")
     with pytest.raises(ConfigError, match="did you mean 'clickstream'"):
         catalog.get("clickstraem")

@@ -82,7 +82,7 @@ def orders(
 
     Args:
         seed: 0 … 2**64 - 1; a random one where none is given.
-        rate: events a second of event time. It does not pace anything. Delays are shortened above some 130 a second, as
+        rate: events a second of event time. It does not pace anything. Delays are shortened above some 90 a second, as
             much as is needed for orders to end within an epoch (65,536 rows).
         rejected: the share of the orders that are rejected at once, 0.02 … 0.5; right on average, and a few per cent
             more or less in an epoch.
