@@ -23,14 +23,19 @@ __all__ = ["FAULTS", "LIMITS", "sensors"]
 
 FAULTS: Final[Mapping[str, list[tuple[str, dict[str, Any]]]]] = MappingProxyType(
     {
-        "loose contact": [("flap", {"p": 0.002, "field": "temperature"}), ("gap", {"p": 0.002})],
+        "loose contact": [
+            ("flap", {"p": 0.0002, "field": "temperature", "by": 10.0, "per": "device_id", "length": 20_000}),
+            ("gap", {"p": 0.0001}),
+        ],
         "radio interference": [("drop", {"p": 0.02}), ("duplicate", {"p": 0.01}), ("truncate", {"p": 0.001})],
         "buffered upload": [("late", {"p": 0.05, "by": 900.0}), ("out_of_order", {"p": 0.05, "window": 512})],
         "broken probe": [
-            ("stuck", {"p": 0.001, "field": "temperature"}),
+            ("stuck", {"p": 0.0002, "field": "temperature", "per": "device_id", "length": 20_000}),
             ("spike", {"p": 0.001, "field": "temperature"}),
         ],
-        "ageing probe": [("drift", {"p": 0.01, "field": "humidity"})],
+        "ageing probe": [
+            ("drift", {"p": 0.0002, "field": "humidity", "by": 20.0, "per": "device_id", "length": 60_000})
+        ],
         "wrong clocks": [("clock_skew", {"per": "device_id", "by": 300.0, "field": "timestamp"})],
         "new firmware": [("wrong_type", {"p": 0.01, "field": "temperature"})],
         "chatty device": [("hot_key", {"p": 0.2, "field": "device_id", "value": "sensor-00000"})],
