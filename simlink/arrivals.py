@@ -1,7 +1,23 @@
-"""When records are due: ``simlink.arrivals.poisson(5_000)`` and the like; see `simlink.generators.arrivals`."""
+"""When records are due: ``simlink.arrivals.poisson(5_000)`` and the like, and their algebra; see
+`simlink.generators.arrivals`."""
 
 from __future__ import annotations
 
-from simlink.generators.arrivals import Arrivals, constant, from_timestamps, poisson
+from simlink.generators.arrivals import Arrivals, from_timestamps
+from simlink.generators.arrivals_clock import burst, constant, diurnal, gamma, poisson, ramp, steps, weekly, weibull
+from simlink.generators.arrivals_text import parse
 
-__all__ = ["Arrivals", "constant", "from_timestamps", "poisson"]
+__all__ = [
+    "Arrivals",
+    "burst",
+    "constant",
+    "diurnal",
+    "from_timestamps",
+    "gamma",
+    "parse",
+    "poisson",
+    "ramp",
+    "steps",
+    "weekly",
+    "weibull",
+]

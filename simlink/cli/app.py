@@ -89,5 +89,8 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _complain(message: str) -> None:
-    # One line, whatever the error says.
-    sys.stderr.write(f"simlink: {' '.join(message.split())}\n")
+    # One line, whatever the error says; and where an expression is wrong, the expression with a caret under it.
+    lines = message.splitlines()
+    pointer = lines[-2:] if lines and lines[-1].strip() == "^" else []
+    line = " ".join(" ".join(lines[: len(lines) - len(pointer)]).split())
+    sys.stderr.write("\n".join([f"simlink: {line}", *pointer, ""]))

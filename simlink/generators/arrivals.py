@@ -2,46 +2,55 @@
 
 An `Arrivals` gives the due times of rows ``start … stop - 1`` in seconds since the start of the run, absolute and
 ascending. It says nothing of when a record says it happened (`fields.event_time` may use one of its own) and never
-reads a clock. More processes (ramps, bursts, a day's rhythm) and their algebra join this file as further classes.
+reads a clock. Schedules are added (``+``), multiplied (``*``), followed by one another (``then``), thinned and
+jittered; see `simlink.generators.arrivals_algebra`.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from simlink.errors import ConfigError, StateError
-from simlink.generators import portable, seeding
+from simlink.errors import ConfigError
 
-__all__ = ["Arrivals", "constant", "from_timestamps", "poisson"]
+if TYPE_CHECKING:
+    from simlink.generators.arrivals_rate import Rate
+
+__all__ = ["Arrivals", "check_speed", "from_timestamps", "number_text"]
 
 Seconds = npt.NDArray[np.float64]
-_BLOCK = 4096
 
 
 class Arrivals(ABC):
-    """A schedule.
+    """A schedule. Its ``repr`` is the expression that makes it again.
 
     Attributes:
-        seed: what it is drawn from, or None where it is not random or was not given one yet.
-        length: how many arrivals there are, or None for no end.
-        seekable: whether `due` costs the same for any row. Where it does not, the result is the same all the same, but
-            the first call far ahead passes over what comes before.
+        seed: what it is drawn from, or None where it is not random, was not given one yet, or has several.
+        length: how many arrivals there are, or None where there is no end or that is not known before they are drawn.
+        endless: whether there is no end.
+        seekable: whether `due` costs about the same for any row. Where it does not, the result is the same all the
+            same, but the first call far ahead passes over what comes before.
+        slice: of a random schedule that can be sought: the seconds whose arrivals are drawn together, first how many,
+            then when (on average, where the rate changes). None elsewhere.
         negative_gaps: of a recorded schedule: how many of the rows asked for so far stepped back in time. Such a row
             is due at once, with the latest one before it.
     """
 
     seed: int | None = None
     length: int | None = None
+    endless: bool = True
     seekable: bool = True
+    slice: float | None = None
     negative_gaps: int = 0
+    random: bool = False
+    depth: int = 0
+    leaves: int = 1
 
     @abstractmethod
     def due(self, start: int, stop: int) -> Seconds:
@@ -53,104 +62,138 @@ class Arrivals(ABC):
         """
 
     def seeded(self, seed: int) -> Arrivals:
-        """This schedule, drawn from ``seed`` if it is random and has no seed of its own."""
+        """This schedule, drawn from ``seed`` if it is random and has no seed of its own. Of a sum every part is drawn
+        from another seed; the first one is drawn as it would be alone."""
         return self
 
+    def between(self, begin: float, end: float) -> Seconds:
+        """The due times from ``begin`` up to, not including, ``end``, in seconds: what a seek in time gives.
 
-def constant(rate: float) -> Arrivals:
-    """``rate`` a second, evenly: row ``i`` is due at ``i / rate``. Any rate above 0, fractions included (0.5 is one
-    every two seconds).
+        Raises:
+            ConfigError: a time that is not finite. StateError: as for `due`.
+        """
+        if not (math.isfinite(begin) and math.isfinite(end)):
+            raise ConfigError(f"between takes two finite times, not {begin!r} and {end!r}")
+        first = self.before(begin)
+        return self.due(first, max(first, self.before(end, first)))
 
-    Raises:
-        ConfigError: the rate is not a finite number above 0.
-    """
-    return _Constant(rate)
+    def before(self, time: float, near: int = 0) -> int:
+        """How many arrivals are due before ``time``; found by steps that double, from row ``near`` on, and then halve.
+        For a time without end, of a schedule that has one: all."""
+
+        def early(row: int) -> bool:
+            due = self.due(row, row + 1)
+            return len(due) > 0 and float(due[0]) < time
+
+        low, high, step = 0, near, 1
+        if early(near):
+            low = near + 1
+            while early(low + step):
+                low, step = low + step + 1, step * 2
+            high = low + step
+        else:
+            while near - step > 0 and not early(near - step):
+                high, step = near - step, step * 2
+            low = max(0, near - step)
+        while low < high:
+            middle = (low + high) // 2
+            if early(middle):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def __add__(self, other: object) -> Arrivals:
+        """Both at once, merged in the order of their times; of two at one time the left one comes first."""
+        from simlink.generators.arrivals_algebra import Sum
+
+        if not isinstance(other, Arrivals):
+            return NotImplemented
+        return Sum(self, other)
+
+    def __mul__(self, other: object) -> Arrivals:
+        """So many times the rate, at every instant: ``other`` is a number above 0, or a schedule that is nothing but a
+        rate (`constant`, `ramp`, `steps`, `diurnal`, `weekly`, `burst`, and their products).
+
+        Raises:
+            ConfigError: a number that is not above 0, or two schedules neither of which is just a rate.
+        """
+        if isinstance(other, int | float) and not isinstance(other, bool):
+            if not 0 < other < math.inf:
+                raise ConfigError(f"a schedule is multiplied by a finite number above 0, not by {other!r}")
+            return self.scaled(float(other))
+        if not isinstance(other, Arrivals):
+            return NotImplemented
+        for one, two in ((self, other), (other, self)):
+            rate = two.as_rate()
+            if rate is not None:
+                return one.shaped(rate, two.factors())
+        raise ConfigError(f"{self!r} * {other!r}: one of the two has to be just a rate, as diurnal(0.6)")
+
+    __rmul__ = __mul__
+
+    def then(self, other: Arrivals, *, after: float | None = None) -> Arrivals:
+        """This schedule, and ``other`` from ``after`` seconds on; what would be due here from there on is left out.
+
+        Args:
+            other: what follows; its own second 0 is ``after``.
+            after: by default, where this schedule has an end: its last arrival.
+
+        Raises:
+            ConfigError: no ``after`` for a schedule without an end, or one that is not a finite number above 0.
+        """
+        from simlink.generators.arrivals_algebra import Then
+
+        return Then(self, other, after)
+
+    def thin(self, p: float, seed: int | None = None) -> Arrivals:
+        """Each arrival with probability ``p``, independently.
+
+        Raises:
+            ConfigError: ``p`` is not above 0 and at most 1, or no seed.
+        """
+        from simlink.generators.arrivals_algebra import Thin
+
+        return Thin(self, p, seed)
+
+    def jitter(self, by: float, seed: int | None = None) -> Arrivals:
+        """Each arrival later by its own share of ``by`` seconds, uniformly drawn; put in order again.
+
+        Raises:
+            ConfigError: ``by`` is not a finite number above 0, or no seed.
+        """
+        from simlink.generators.arrivals_algebra import Jitter
+
+        return Jitter(self, by, seed)
+
+    # --- what the algebra asks of a schedule
+
+    def scaled(self, factor: float) -> Arrivals:
+        """This schedule at ``factor`` times the rate."""
+        from simlink.generators.arrivals_rate import Rate
+
+        return self.shaped(Rate.constant(factor), (number_text(factor),))
+
+    def shaped(self, rate: Rate, factors: tuple[str, ...]) -> Arrivals:
+        """This schedule times a rate, which the texts ``factors`` describe.
+
+        Raises:
+            ConfigError: it has no rate to be multiplied.
+        """
+        raise ConfigError(f"{self!r} cannot be multiplied by a rate")
+
+    def as_rate(self) -> Rate | None:
+        """Its rate, if it is nothing else."""
+        return None
+
+    def factors(self) -> tuple[str, ...]:
+        """Its ``repr`` as factors of a product."""
+        return (repr(self),)
 
 
-def _check_rate(what: str, rate: float) -> float:
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-        raise ConfigError(f"{what}: the rate is a finite number above 0, in records a second, not {rate!r}")
-    return float(rate)
-
-
-class _Constant(Arrivals):
-    def __init__(self, rate: float) -> None:
-        self.rate = _check_rate("constant", rate)
-
-    def due(self, start: int, stop: int) -> Seconds:
-        # Each from its row, not by adding up: no drift after any number of rows.
-        return np.arange(start, max(start, stop), dtype=np.float64) / self.rate
-
-    def __repr__(self) -> str:
-        return f"constant({self.rate:g})"
-
-
-def poisson(rate: float, seed: int | None = None) -> Arrivals:
-    """A Poisson process of ``rate`` a second: independent, exponentially distributed gaps of mean ``1 / rate``, by the
-    quantile function -ln(u) / rate.
-
-    Not ``seekable``: the time of a row is a sum over the rows before it. They are passed over at some ten million a
-    second, once: the sums of whole blocks of 4,096 are kept.
-
-    Args:
-        rate: records a second, above 0; fractions are fine.
-        seed: 0 … 2**64 - 1; without one the run (or the record) gives its own.
-
-    Raises:
-        ConfigError: a rate that is not a finite number above 0, or no seed.
-    """
-    return _Poisson(rate, seed)
-
-
-class _Poisson(Arrivals):
-    seekable = False
-
-    def __init__(self, rate: float, seed: int | None) -> None:
-        self.rate = _check_rate("poisson", rate)
-        self.seed = None if seed is None else seeding.check_seed(seed)
-        self._ends: list[float] = []  # the time at the end of each block, in mean gaps
-        self._recent: tuple[int, Seconds] | None = None
-        self._lock = threading.Lock()
-
-    def seeded(self, seed: int) -> Arrivals:
-        return self if self.seed is not None else _Poisson(self.rate, seeding.check_seed(seed))
-
-    def _gaps(self, block: int) -> Seconds:
-        assert self.seed is not None
-        return -portable.log(seeding.to_open_uniform(seeding.words(self.seed, "arrivals.poisson", block, _BLOCK)))
-
-    def _times(self, block: int) -> Seconds:
-        """The times of one block, in mean gaps. One is kept: a run asks for a few rows at a time."""
-        recent = self._recent
-        if recent is not None and recent[0] == block:
-            return recent[1]
-        with self._lock:
-            while len(self._ends) < block:
-                k = len(self._ends)
-                self._ends.append(float(np.cumsum(self._gaps(k))[-1]) + (self._ends[-1] if k else 0.0))
-            before = self._ends[block - 1] if block else 0.0
-        times: Seconds = np.cumsum(self._gaps(block)) + before
-        self._recent = (block, times)
-        return times
-
-    def due(self, start: int, stop: int) -> Seconds:
-        if self.seed is None:
-            raise StateError("poisson arrivals have no seed: give one, or use .seeded(seed)")
-        if stop <= start:
-            return np.empty(0, np.float64)
-        first, last = start // _BLOCK, (stop - 1) // _BLOCK
-        times = np.concatenate([self._times(k) for k in range(first, last + 1)])
-        due: Seconds = times[start - first * _BLOCK : stop - first * _BLOCK] / self.rate
-        return due
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"rate": self.rate, "seed": self.seed}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # a lock does not travel to another process
-
-    def __repr__(self) -> str:
-        return f"poisson({self.rate:g}, seed={self.seed})"
+def number_text(value: float) -> str:
+    """A number as short as it can be read again."""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
 
 
 def from_timestamps(times: Iterable[float], *, speed: float = 1.0) -> Arrivals:
@@ -192,10 +235,13 @@ class _Recorded(Arrivals):
         self._due = (np.maximum.accumulate(values) - values[0]) / speed
         self._due.flags.writeable = False
         self.length = len(values)
+        self.endless = False
         self.speed = speed
+        self._times = values
 
     def due(self, start: int, stop: int) -> Seconds:
         assert self.length is not None
+        start = min(start, self.length)
         stop = max(start, min(stop, self.length))
         self.negative_gaps = max(self.negative_gaps, int(self._back[stop]))
         due: Seconds = self._due[start:stop]
@@ -208,5 +254,15 @@ class _Recorded(Arrivals):
         other.speed = speed
         return other
 
+    def scaled(self, factor: float) -> Arrivals:
+        return self.with_speed(self.speed * factor)
+
+    def shaped(self, rate: Rate, factors: tuple[str, ...]) -> Arrivals:
+        from simlink.generators.arrivals_clock import Clocked, RecordedPoints
+
+        return Clocked(RecordedPoints(self), rate, repr(self), factors)
+
     def __repr__(self) -> str:
-        return f"from_timestamps({self.length} times, speed={self.speed:g})"
+        # A long recording stands in a file, and not in an expression.
+        times = self._times.tolist() if len(self._times) <= 16 else f"<{self.length} times>"
+        return f"from_timestamps({times}{'' if self.speed == 1 else f', speed={number_text(self.speed)}'})"

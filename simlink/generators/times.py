@@ -84,8 +84,9 @@ class _EventTime(Field):
         arrivals = self.arrivals
         if arrivals is not None:
             arrivals = arrivals.seeded(derive_seed(scope.seed, scope.path))
-            if arrivals.length is not None:
-                raise ConfigError(f"{scope.path}: these arrivals end after {arrivals.length}, a record's rows do not")
+            if not arrivals.endless:
+                after = "" if arrivals.length is None else f" after {arrivals.length}"
+                raise ConfigError(f"{scope.path}: these arrivals end{after}, a record's rows do not")
 
         def make(context: Context) -> Column:
             return in_format(self._micros(context, arrivals), self.format, self.decimals)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from simlink.channels.channel import Channel, _checked_headers, queue, topic
 from simlink.errors import ConfigError, did_you_mean
-from simlink.generators import arrivals as processes
+from simlink.generators.arrivals import Arrivals
+from simlink.generators.arrivals_clock import constant
 from simlink.generators.seeding import random_seed
 from simlink.generators.source import GeneratorSource, Source, as_source
 from simlink.message import Key
@@ -20,7 +21,6 @@ from simlink.running.report import Report
 from simlink.running.signals import Interrupted, interruptible
 
 if TYPE_CHECKING:
-    from simlink.generators.arrivals import Arrivals
     from simlink.serializers.serializer import Serializer
 
 __all__ = ["check_options", "is_endless", "prepare", "run", "schedule_of", "start"]
@@ -254,7 +254,7 @@ def schedule_of(source: Source, rate: float | None, arrivals: Arrivals | None, s
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} are two paces: give one of them")
     if rate is not None:
-        return processes.constant(rate)
+        return constant(rate)
     if speed is not None:
         recorded = source.arrivals_of(speed)
         if recorded is None:
@@ -263,7 +263,7 @@ def schedule_of(source: Source, rate: float | None, arrivals: Arrivals | None, s
             )
         return recorded
     if arrivals is not None:
-        if not isinstance(arrivals, processes.Arrivals):
+        if not isinstance(arrivals, Arrivals):
             raise ConfigError(f"arrivals is a schedule such as simlink.arrivals.poisson(5_000), not {arrivals!r}")
         return arrivals.seeded(random_seed() if source.seed is None else source.seed)
     return None

@@ -102,6 +102,13 @@ def test_bad_usage_is_one_clear_line_and_status_2(cli, args, message):
     assert (status, out) == (2, "")
 
 
+def test_an_expression_that_is_wrong_shows_where(cli):
+    text = "poisson(200)*diurnal(7)"
+    _, _, err = cli("send", "clickstream", "--to", "memory://x", "--count", "1", "--arrivals", text)
+    assert "depth is from 0 to 1" in complaint(err)
+    assert err.splitlines()[-2:] == [f"  {text}", "               ^"]
+
+
 def test_an_error_is_json_too_where_json_was_asked_for(cli):
     status, out, err = cli("send", "clickstream", "--to", "memry://h/x", "--count", "1", "--json")
     assert status == 2

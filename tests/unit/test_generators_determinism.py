@@ -57,7 +57,7 @@ def everything():
 
 
 GOLDEN = {
-    "everything": "2d6801bf136c3016d78f9414bb690a95",
+    "everything": "bb5e8f15c12553be478ed62f685144a6",
     "clickstream": "26d3a5f2394ed802ad69a485f66b0282",
     "clickstream at 1 billion": "d643ff88065eac2d8f0b25ffaa559a31",
     "access_log": "cbbed52759f93ea98bd8705043651c46",
