@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from simlink import aio as aio
     from simlink import arrivals as arrivals
     from simlink import errors as errors
+    from simlink import faults as faults
     from simlink import fields as fields
     from simlink import generators as generators
     from simlink import testing as testing
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("aio", "arrivals", "errors", "fields", "generators", "testing")
+_MODULES = ("aio", "arrivals", "errors", "faults", "fields", "generators", "testing")
 
 _HOMES = {
     "Balancer": "balancing.balancer",

@@ -35,12 +35,14 @@ class Source(ABC):
         name: for reports.
         seed: of a generator; None where the values do not come from one.
         length: how many values there are, or None where that is not known, or where there is no end.
+        endless: whether it surely has no end. How long a file or an iterator is may be unknown, but it has one.
         seekable: whether `chunks` may be called again, and from any row, without reading what comes before.
     """
 
     name: str = "values"
     seed: int | None = None
     length: int | None = None
+    endless: bool = False
     seekable: bool = False
 
     @abstractmethod
@@ -99,6 +101,7 @@ class GeneratorSource(Source):
         self.name = generator.name
         self.seed = generator.seed
         self.length = generator.length
+        self.endless = generator.length is None
 
     def chunks(self, start: int = 0, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[Chunk]:
         size = check_range(start, stop, size_hint)

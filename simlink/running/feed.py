@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from simlink.block import Block
 from simlink.errors import EncodeError
+from simlink.generators.faulty import Altered
 from simlink.generators.source import key_column
 from simlink.message import Key, Same
 
@@ -92,7 +93,7 @@ class Feed:
         if values is None:
             self.ended = True
             return
-        first = values.start if isinstance(values, Block) else self._row
+        first = values.start if isinstance(values, Block | Altered) else self._row
         try:
             self._next = self._encode(values, first)
         except EncodeError as error:
@@ -108,4 +109,5 @@ class Feed:
 
     def _encode(self, values: Block | list[Any], first: int) -> Chunk:
         keys = Same(None, len(values)) if self._key is None else key_column(values, self._key)
-        return Chunk(first, self._serializer.dumps_many(values), keys)
+        bodies = values.encode(self._serializer) if isinstance(values, Altered) else self._serializer.dumps_many(values)
+        return Chunk(first, bodies, keys)

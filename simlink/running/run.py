@@ -11,7 +11,7 @@ from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.arrivals import Arrivals
 from simlink.generators.arrivals_clock import constant
 from simlink.generators.seeding import random_seed
-from simlink.generators.source import GeneratorSource, Source, as_source
+from simlink.generators.source import Source, as_source
 from simlink.message import Key
 from simlink.running.engine import Engine
 from simlink.running.job import Job
@@ -221,7 +221,7 @@ def prepare(
 
 def is_endless(source: Source) -> bool:
     """Whether it surely has no end. How long a file or an iterator is may be unknown, but it has one."""
-    return isinstance(source, GeneratorSource) and source.length is None
+    return source.endless
 
 
 def check_options(count: int | None, duration: float | None, rate: float | None, on_overload: str) -> None:

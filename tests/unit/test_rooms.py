@@ -14,7 +14,7 @@ PACKAGE = Path(simlink.__file__).parent
 ORDER = [
     {"errors"},
     {"message", "block"},
-    {"serializers", "generators", "balancing", "health", "fields", "arrivals"},
+    {"serializers", "generators", "balancing", "health", "fields", "arrivals", "faults"},
     {"channels"},
     {"ledger"},
     {"running"},

@@ -215,7 +215,7 @@ def test_other_sources_are_made_again_too(channel, kind):
 
 
 def test_a_source_that_is_not_seekable_is_read_again_for_rows_behind(channel, monkeypatch):
-    monkeypatch.setattr("simlink.verification._CACHE_BYTES", 0)
+    monkeypatch.setattr("simlink.verification.oracle._CACHE_BYTES", 0)
     passes = []
 
     def source():

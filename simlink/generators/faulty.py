@@ -1,0 +1,556 @@
+"""A source with faults, and the ground truth of what was done to it.
+
+What is sent is a stream of its own: without what is dropped, with copies, in another order, with changed fields and
+damaged bodies. It is a function of the seed as the source is, so a receiver can make it again; the identity of a
+message is its place in this stream. So nothing that was done here looks like a loss, a repeat or a disorder of the
+transport.
+
+A row goes to the place of its own row number plus what puts it off; the stream is these places in order. What is sent
+around block k of the source comes from that block and the few before it from which something was put off.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simlink.block import Block
+from simlink.errors import ConfigError
+from simlink.generators import seeding
+from simlink.generators.fault_fields import FieldFault
+from simlink.generators.faults import BodyFault, Fault, Layout, OrderFault
+from simlink.generators.field import BLOCK_ROWS
+from simlink.generators.source import GeneratorSource, Source, as_source, check_range
+
+if TYPE_CHECKING:
+    from simlink.serializers.serializer import Serializer
+
+__all__ = ["Altered", "FaultySource", "Label", "apply"]
+
+Ints = npt.NDArray[np.int64]
+_ON_TIME, _COPY, _PUT_OFF = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What was done to one record.
+
+    Attributes:
+        row: of the record in the source.
+        place: of the message in what is sent, which is its sequence; of what is not sent, the place of what comes next.
+        fault: its name.
+        detail: what exactly: the field and the value that ``was`` there, how many ``places`` later, …
+    """
+
+    row: int
+    place: int
+    fault: str
+    detail: dict[str, Any]
+
+
+class Altered(list[Any]):
+    """Values with changed fields, some of whose bodies are to be damaged.
+
+    Attributes:
+        start: the place of the first one in what is sent.
+        damage: place in the list → what damages the body, and with which random bits.
+    """
+
+    def __init__(self, values: Sequence[Any], start: int, damage: dict[int, list[tuple[BodyFault, int]]]) -> None:
+        super().__init__(values)
+        self.start = start
+        self.damage = damage
+
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, slice):
+            return super().__getitem__(index)
+        first, stop, _ = index.indices(len(self))
+        damage = {at - first: how for at, how in self.damage.items() if first <= at < stop}
+        return Altered(super().__getitem__(index), self.start + first, damage)
+
+    def encode(self, serializer: Serializer) -> list[bytes]:
+        """The bodies, damaged."""
+        bodies = serializer.dumps_many(self)
+        for at, how in self.damage.items():
+            for fault, word in how:
+                bodies[at] = fault.damage(bodies[at], word)
+        return bodies
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What is sent in one stretch: the rows in order, and the labels with places from the stretch's first on."""
+
+    rows: Ints
+    copies: npt.NDArray[np.bool_]
+    marks: list[tuple[int, int, str, dict[str, Any]]]
+
+
+class _Reader:
+    """Makes the stretches of a source that can be sought, or of one that is read from its beginning.
+
+    A few blocks are kept: those from which something may have been put off.
+    """
+
+    def __init__(self, source: Source, faults: Sequence[Fault]) -> None:
+        self._source = source
+        self._ordering = [f for f in faults if isinstance(f, OrderFault)]
+        self._fields = [f for f in faults if isinstance(f, FieldFault)]
+        self._bodies = [f for f in faults if isinstance(f, BodyFault)]
+        self._base: OrderedDict[int, Sequence[Any]] = OrderedDict()
+        self._layouts: OrderedDict[int, Layout] = OrderedDict()
+        self._cooked: OrderedDict[int, tuple[list[Any], dict[int, list[Any]], dict[int, list[Any]]]] = OrderedDict()
+        self._stretches: OrderedDict[int, _Sent] = OrderedDict()
+        self._first: Any = None
+        self._stream: Iterator[Any] | None = None if source.seekable else iter(source.chunks())
+        self._buffer: list[Any] = []
+        self._read = 0
+        self._kept = 4
+        for fault in faults:
+            fault.ready(self)
+        moves = sum(getattr(f, "most", 0) for f in faults)
+        self.back = -(-moves // BLOCK_ROWS)
+        self._kept = self.back + max([f.reach for f in faults], default=0) + 3
+
+    def _keep(self, cache: OrderedDict[int, Any], block: int, value: Any) -> Any:
+        cache[block] = value
+        while len(cache) > self._kept:
+            cache.popitem(last=False)
+        return value
+
+    def base(self, block: int) -> Sequence[Any]:
+        """The source's own values of a block."""
+        found = self._base.get(block)
+        if found is None:
+            if block < 0:
+                return []
+            values = self._seek(block) if self._stream is None else self._next(block)
+            if not block:
+                self._first = values[0] if values else None
+            found = self._keep_base(block, values)
+        return found
+
+    def _keep_base(self, block: int, values: Sequence[Any]) -> Sequence[Any]:
+        self._base[block] = values
+        while len(self._base) > self._kept:
+            self._base.popitem(last=False)
+        return values
+
+    def _seek(self, block: int) -> list[Any]:
+        first = block * BLOCK_ROWS
+        length = self._source.length
+        if length is not None and first >= length:
+            return []
+        values: list[Any] = []
+        for chunk in self._source.chunks(first, first + BLOCK_ROWS):
+            values += chunk.rows() if isinstance(chunk, Block) else chunk
+        return values
+
+    def _next(self, block: int) -> list[Any]:
+        if block != self._read:
+            raise ConfigError(f"{self._source.name} is read from its beginning: block {block} is behind")
+        assert self._stream is not None
+        while len(self._buffer) < BLOCK_ROWS:
+            chunk = next(self._stream, None)
+            if chunk is None:
+                break
+            self._buffer += chunk.rows() if isinstance(chunk, Block) else chunk
+        values, self._buffer = self._buffer[:BLOCK_ROWS], self._buffer[BLOCK_ROWS:]
+        self._read += 1
+        return values
+
+    def first(self) -> Any:
+        """The source's first value."""
+        if self._first is None:
+            self.base(0)
+        return self._first
+
+    def rows(self, block: int) -> int:
+        """How many there are in a block."""
+        if block < 0:
+            return 0
+        if self._source.seekable and isinstance(self._source, GeneratorSource):
+            length = self._source.length
+            return BLOCK_ROWS if length is None else max(0, min(BLOCK_ROWS, length - block * BLOCK_ROWS))
+        return len(self.base(block))
+
+    def layout(self, block: int) -> Layout:
+        """What becomes of the rows of a block."""
+        found = self._layouts.get(block)
+        if found is None:
+            found = Layout(self.rows(block))
+            if len(found):
+                for fault in self._ordering:
+                    fault.arrange(self, block, found)
+            self._keep(self._layouts, block, found)
+        return found
+
+    def sent(self, stretch: int) -> _Sent:
+        """What is sent in the places of a block, and what was done to the order."""
+        found = self._stretches.get(stretch)
+        if found is None:
+            found = self._keep(self._stretches, stretch, self._arranged(stretch))
+        return found
+
+    def _arranged(self, stretch: int) -> _Sent:
+        low, high = stretch * BLOCK_ROWS, (stretch + 1) * BLOCK_ROWS
+        places, rows, kinds = [], [], []
+        marks: dict[tuple[int, bool], list[tuple[str, dict[str, Any]]]] = {}
+        lost: list[tuple[int, str, dict[str, Any]]] = []
+        for block in range(max(0, stretch - self.back), stretch + 1):
+            layout = self.layout(block)
+            if not len(layout):
+                continue
+            base = block * BLOCK_ROWS
+            own = np.flatnonzero(layout.alive)
+            place = own + layout.shift[own] + base
+            here = (place >= low) & (place < high)
+            own, place = own[here], place[here]
+            places.append(place)
+            rows.append(own + base)
+            kinds.append(np.where(layout.shift[own] > 0, _PUT_OFF, _ON_TIME))
+            for at, behind in layout.copies:
+                to = base + at + int(layout.shift[at]) + behind
+                if low <= to < high:
+                    places.append(np.array([to]))
+                    rows.append(np.array([base + at]))
+                    kinds.append(np.array([_COPY if not behind and not layout.shift[at] else _PUT_OFF + 1]))
+            for at, name, detail, copy in layout.marks:
+                if not layout.alive[at]:
+                    if name in ("drop", "gap") and block == stretch:
+                        lost.append((base + at, name, detail))
+                else:
+                    marks.setdefault((base + at, copy), []).append((name, detail))
+        if not places:
+            return _Sent(np.empty(0, np.int64), np.empty(0, np.bool_), [])
+        place, row, kind = np.concatenate(places), np.concatenate(rows), np.concatenate(kinds)
+        order = np.lexsort((row, kind, place))
+        place, row, kind = place[order], row[order], kind[order]
+        copies = (kind == _COPY) | (kind == _PUT_OFF + 1)
+        out = [(int(np.searchsorted(place, at)), at, name, detail) for at, name, detail in lost]
+        if marks:
+            touched = np.flatnonzero(np.isin(row, np.fromiter({r for r, _ in marks}, np.int64)))
+            for at in touched.tolist():
+                for name, detail in marks.get((int(row[at]), bool(copies[at])), ()):
+                    out.append((at, int(row[at]), name, detail))
+        return _Sent(row.astype(np.int64), copies, out)
+
+    def _values(self, block: int) -> tuple[list[Any], dict[int, list[Any]], dict[int, list[Any]]]:
+        """The changed values of a block, what was changed where, and which bodies are to be damaged."""
+        found = self._cooked.get(block)
+        if found is not None:
+            return found
+        values, layout = list(self.base(block)), self.layout(block)
+        marks: dict[int, list[Any]] = {}
+        damage: dict[int, list[Any]] = {}
+        for fault in self._fields:
+            for at, value, detail in list(fault.edit(self, block, values, layout)):
+                values[at] = value
+                marks.setdefault(at, []).append((fault.name, detail))
+        for body in self._bodies:
+            struck = [at for at in body.hits(block, len(values)).tolist() if layout.alive[at]]
+            words = body.draws(block, "how") if struck else None
+            for at in struck:
+                assert words is not None
+                damage.setdefault(at, []).append((body, int(words[at])))
+                marks.setdefault(at, []).append((body.name, body.detail()))
+        made = (values, marks, damage)
+        self._keep(self._cooked, block, made)
+        return made
+
+    def made(self, stretch: int) -> tuple[Altered, list[tuple[int, int, str, dict[str, Any]]]]:
+        """The values of a stretch (``start`` is not set yet), and all that was done: (place, row, fault, detail)."""
+        sent = self.sent(stretch)
+        values: list[Any] = []
+        marks = list(sent.marks)
+        damage: dict[int, list[Any]] = {}
+        blocks = sent.rows // BLOCK_ROWS
+        parts = {block: self._values(block) for block in np.unique(blocks).tolist()}
+        single = next(iter(parts.values()))[0] if len(parts) == 1 else None
+        offsets = (sent.rows % BLOCK_ROWS).tolist()
+        if single is not None:
+            values = [single[at] for at in offsets]
+        else:
+            values = [parts[block][0][at] for block, at in zip(blocks.tolist(), offsets, strict=True)]
+        for block, (_, done, bad) in parts.items():
+            if not done:
+                continue
+            where = np.flatnonzero(blocks == block)
+            mine = np.fromiter(done, np.int64) + block * BLOCK_ROWS
+            for at in where[np.isin(sent.rows[where], mine)].tolist():
+                offset = offsets[at]
+                if offset in bad:
+                    damage[at] = bad[offset]
+                if not sent.copies[at]:
+                    marks += [(at, int(sent.rows[at]), name, detail) for name, detail in done[offset]]
+        marks.sort(key=lambda mark: mark[:2])
+        return Altered(values, 0, damage), marks
+
+    def ended(self, stretch: int) -> bool:
+        """Whether nothing is sent from this stretch on."""
+        return all(not self.rows(block) for block in range(max(0, stretch - self.back), stretch + 1))
+
+
+class FaultySource(Source):
+    """A source with faults; made by `apply`, or ``source | fault``.
+
+    Sent by `run`, and verified by `verify`, as any source: ``count`` counts what is sent.
+
+    Attributes:
+        base: the source without faults.
+        faults: in the order in which they apply: first what becomes of whole records, then of fields, then of bodies.
+        seed: of the base, or of the faults where the base has none.
+        endless: whether there is no end.
+    """
+
+    def __init__(self, base: Source, faults: Sequence[Fault], seed: int | None) -> None:
+        self.base = base
+        self.given = tuple(faults)
+        self._seed_given = seed
+        own = base.seed if seed is None else seed
+        self.seed = seeding.check_seed(own)
+        self.name = base.name
+        self.seekable = base.seekable
+        self.endless = base.endless
+        names = list(base.generator.schema) if isinstance(base, GeneratorSource) else None
+        for fault in self.given:
+            if not isinstance(fault, Fault):
+                raise ConfigError(f"a fault comes from simlink.faults, not {fault!r}")
+            fault.check(names)
+        self.faults = tuple(f.placed(self.seed, f"fault.{i}.{f.name}") for i, f in enumerate(self.given))
+        self._begin()
+        if self.seekable:
+            self._shared()
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._reader: _Reader | None = None
+        self._ends: list[int] = []
+        self._tallies: dict[int, tuple[int, ...]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        gone = {"_lock", "_reader", "_ends", "_tallies"}
+        return {name: value for name, value in self.__dict__.items() if name not in gone}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def __or__(self, fault: Fault) -> FaultySource:
+        return apply(self, fault)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} with {', '.join(map(repr, self.given))}, seed={self.seed}>"
+
+    def with_seed(self, seed: int | None) -> FaultySource:
+        """The same faults of the same records drawn from another seed.
+
+        Raises:
+            ConfigError: the base is not drawn from a seed, or no seed.
+        """
+        if not isinstance(self.base, GeneratorSource):
+            raise ConfigError(f"{self.name} is not drawn from a seed")
+        return FaultySource(GeneratorSource(self.base.generator.with_seed(seed)), self.given, self._seed_given)
+
+    def _shared(self) -> _Reader:
+        if self._reader is None:
+            self._reader = _Reader(self.base, self.faults)
+        return self._reader
+
+    def _start(self, stretch: int) -> int:
+        """The place of a stretch's first message."""
+        reader = self._shared()
+        while len(self._ends) < stretch:
+            before = self._ends[-1] if self._ends else 0
+            self._ends.append(before + len(reader.sent(len(self._ends)).rows))
+        return self._ends[stretch - 1] if stretch else 0
+
+    def _stretches(self, start: int, first: int = 0, step: int = 1) -> Iterator[tuple[int, Altered, list[Any]]]:
+        """(stretch, values, what was done) from the one on that has place ``start``; places are those of the stream."""
+        if not self.seekable:
+            yield from self._read_through()
+            return
+        with self._lock:
+            reader = self._shared()
+            stretch = first
+            if start:  # shards are read from their beginning
+                stretch = max(stretch, len(self._ends) - 1)
+                while not reader.ended(stretch) and self._start(stretch + 1) <= start:
+                    stretch += 1
+                stretch = min(stretch, bisect.bisect_right(self._ends, start))
+        while True:
+            with self._lock:
+                if reader.ended(stretch):
+                    return
+                place = self._start(stretch)
+                values, marks = reader.made(stretch)
+                self._tally(stretch, marks)
+            values.start = place
+            yield stretch, values, marks
+            stretch += step
+
+    def _read_through(self) -> Iterator[tuple[int, Altered, list[Any]]]:
+        reader = _Reader(self.base, self.faults)
+        stretch = place = 0
+        while not reader.ended(stretch):
+            values, marks = reader.made(stretch)
+            values.start = place
+            with self._lock:
+                self._tally(stretch, marks)
+            yield stretch, values, marks
+            place += len(values)
+            stretch += 1
+
+    def _tally(self, stretch: int, marks: list[Any]) -> None:
+        if stretch not in self._tallies:
+            counted = Counter(mark[2] for mark in marks)
+            self._tallies[stretch] = tuple(counted[name] for name in self._names())
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(fault.name for fault in self.given))
+
+    def chunks(self, start: int = 0, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[Any]:
+        size = check_range(start, stop, size_hint)
+        return self._chunks(start, stop, size, 0, 1)
+
+    def _chunks(self, start: int, stop: int | None, size: int, first: int, step: int) -> Iterator[Altered]:
+        # A block is sent in pieces of the asked size, which a Block's own source need not do: values are made already.
+        for _, values, _ in self._stretches(start, first, step):
+            if stop is not None and values.start >= stop:
+                return
+            low = max(0, start - values.start)
+            high = len(values) if stop is None else min(len(values), stop - values.start)
+            for at in range(low, high, size):
+                yield values[at : min(at + size, high)]
+            if stop is not None and values.start + len(values) >= stop:
+                return
+
+    def total(self) -> int:
+        """How many messages are sent in all. Draws the faults of every block, and where a fault depends on the values
+        (`faults.gap`, `faults.late` by seconds) makes them.
+
+        Raises:
+            ConfigError: there is no end.
+        """
+        if self.endless:
+            raise ConfigError(f"{self.name} has no end: say how many are sent")
+        if not self.seekable:
+            return sum(len(values) for _, values, _ in self._read_through())
+        with self._lock:
+            reader = self._shared()
+            stretch = 0
+            while not reader.ended(stretch):
+                stretch += 1
+            return self._start(stretch)
+
+    def labels(self, start: int = 0, stop: int | None = None) -> Iterator[Label]:
+        """What was done, in the order of the places from ``start`` up to ``stop`` (to the end for None).
+
+        Raises:
+            ConfigError: a negative place.
+        """
+        check_range(start, stop, 1)
+        return self._labels(start, stop)
+
+    def _labels(self, start: int, stop: int | None) -> Iterator[Label]:
+        last = None
+        for _, values, marks in self._stretches(start):
+            for at, row, name, detail in marks:
+                place = values.start + at
+                if place >= start and (stop is None or place < stop):
+                    yield Label(row, place, name, detail)
+                elif stop is not None and place == stop:
+                    last = (last or []) + [Label(row, place, name, detail)]
+            if stop is not None and values.start + len(values) > stop:
+                return
+        # What is dropped at the very end stands before nothing: it belongs to the whole.
+        for label in last or ():
+            if label.fault in ("drop", "gap"):
+                yield label
+
+    def injected(self, count: int | None = None) -> dict[str, int]:
+        """How often each fault was done among the first ``count`` messages (all for None): the number of labels by
+        name.
+        What has been made already is not made again."""
+        names = self._names()
+        sums = Counter(dict.fromkeys(names, 0))
+        with self._lock:
+            done = 0
+            if self.seekable:
+                while done in self._tallies and (count is None or self._start(done + 1) < count):
+                    sums.update(dict(zip(names, self._tallies[done], strict=True)))
+                    done += 1
+                start = self._start(done)
+        if not self.seekable:
+            start = 0
+        for label in self._labels(start, count):
+            sums[label.fault] += 1
+        return dict(sums)
+
+    def take(self, n: int) -> Source:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ConfigError(f"take: expected a number of messages from 0 up, not {n!r}")
+        return _Part(self, n, 0, 1)
+
+    def shard(self, i: int, n: int) -> Source:
+        return _Part(self, None, 0, 1).shard(i, n)
+
+
+class _Part(Source):
+    """The first messages of a source with faults, or the stretches of one worker."""
+
+    def __init__(self, whole: FaultySource, stop: int | None, i: int, n: int) -> None:
+        self.whole, self.stop, self.i, self.n = whole, stop, i, n
+        self.name, self.seed = whole.name, whole.seed
+        self.endless = whole.endless and stop is None
+
+    def chunks(self, start: int = 0, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[Any]:
+        size = check_range(start, stop, size_hint)
+        return self._chunks(start, stop, size)
+
+    def _chunks(self, start: int, stop: int | None, size: int) -> Iterator[Altered]:
+        at = 0
+        for chunk in self.whole._chunks(0, self.stop, size, self.i, self.n):
+            low, high = max(0, start - at), len(chunk) if stop is None else min(len(chunk), stop - at)
+            if low < high:
+                yield chunk[low:high]
+            at += len(chunk)
+            if stop is not None and at >= stop:
+                return
+
+    def shard(self, i: int, n: int) -> Source:
+        if not all(isinstance(v, int) and not isinstance(v, bool) for v in (i, n)) or not 0 <= i < n:
+            raise ConfigError(f"shard: expected 0 <= i < n, not i={i!r}, n={n!r}")
+        if not self.whole.seekable or self.n > 1:
+            return super().shard(i, n)
+        return _Part(self.whole, self.stop, i, n)
+
+
+def apply(source: Any, *faults: Fault, seed: int | None = None) -> FaultySource:
+    """A source with faults.
+
+    Args:
+        source: whatever `run` sends. Of what is read only once, 4,096 values are read ahead.
+        faults: of `simlink.faults`, in any order and number.
+        seed: what the faults are drawn from; by default the source's, where it has one, else a random one.
+
+    Raises:
+        ConfigError: no faults, or what a fault needs is not in the source.
+    """
+    if not faults:
+        raise ConfigError("apply takes at least one fault, as simlink.faults.drop(0.001)")
+    if isinstance(source, FaultySource):
+        if seed is not None:
+            raise ConfigError("this source has faults, and a seed for them, already")
+        return FaultySource(source.base, (*source.given, *faults), source._seed_given)
+    base = as_source(source)
+    if seed is None and base.seed is None:
+        seed = seeding.random_seed()
+    return FaultySource(base, faults, seed)
