@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from simlink.cli.output import emit, say
-from simlink.cli.spec import load_spec
+from simlink.cli.spec import load_spec, with_faults
 from simlink.errors import ConfigError, DecodeError
 from simlink.message import Batch
 
@@ -34,6 +34,7 @@ _BATCH = 4096
 @click.option("--idle", type=float, metavar="S", help="End after so many quiet seconds.")
 @click.option("--verify", "spec", metavar="SPEC", help="Compare with these records, made again.")
 @click.option("--seed", type=click.IntRange(min=0), help="What those were drawn from.")
+@click.option("--faults", metavar="EXPR", help="The faults they were sent with.")
 @click.option("--out", metavar="FILE|-", help="Append each record as a line of NDJSON, before it is acknowledged.")
 @click.option("--dead-letter", metavar="URL", help="Where messages go that cannot be read.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="And those that were handed out so often already.")
@@ -49,6 +50,7 @@ def command(
     idle: float | None,
     spec: str | None,
     seed: int | None,
+    faults: str | None,
     out: str | None,
     dead_letter: str | None,
     max_attempts: int | None,
@@ -67,7 +69,9 @@ def command(
         raise ConfigError(f"--idle is a number of seconds above 0, not {idle:g}")
     if seed is not None and spec is None:
         raise ConfigError("--seed goes with --verify SPEC")
-    source = None if spec is None else load_spec(spec, seed)
+    if faults is not None and spec is None:
+        raise ConfigError("--faults goes with --verify SPEC")
+    source = None if spec is None else with_faults(load_spec(spec, seed), faults)
     reader = serializer_for(serializer, source)
     opened = (channels.topic if topic else channels.queue)(url, serializer=reader)
     stopped = False

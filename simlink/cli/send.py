@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from simlink.cli.output import emit, say
-from simlink.cli.spec import load_spec
+from simlink.cli.spec import load_spec, with_faults
 
 
 @click.command(help="Send the records of SPEC to a queue (or a topic), and report what became of each.")
@@ -18,7 +18,9 @@ from simlink.cli.spec import load_spec
 @click.option("--duration", type=float, metavar="S", help="Send for so many seconds.")
 @click.option("--rate", type=float, metavar="R", help="Records a second, evenly. Without a pace: as fast as possible.")
 @click.option("--arrivals", metavar="EXPR", help="Another pace, as 'poisson(5000)'.")
-@click.option("--speed", type=float, metavar="X", help="A file's recorded pace, so many times as fast.")
+@click.option("--speed", type=float, metavar="X", help="A file's recorded pace, or --arrivals, so many times as fast.")
+@click.option("--since", metavar="TIME", help="The pace began then (ISO 8601): what is past goes out at full speed.")
+@click.option("--faults", metavar="EXPR", help="Faults on purpose, as 'drop(0.001), late(0.01, by=30)'.")
 @click.option("--key", metavar="FIELD", help="The field that is the key.")
 @click.option("--seed", type=click.IntRange(min=0), help="What to draw from; a random one by default, reported.")
 @click.option(
@@ -46,6 +48,8 @@ def command(
     rate: float | None,
     arrivals: str | None,
     speed: float | None,
+    since: str | None,
+    faults: str | None,
     key: str | None,
     seed: int | None,
     serializer: str,
@@ -60,7 +64,7 @@ def command(
     from simlink.running.run import is_endless
     from simlink.running.signals import Interrupted
 
-    source = as_source(load_spec(spec, seed, on_error=on_error))
+    source = as_source(with_faults(load_spec(spec, seed, on_error=on_error), faults))
     if count is None and duration is None and is_endless(source):
         raise click.UsageError(f"{spec} has no end: give --count or --duration")
     options: dict[str, Any] = {
@@ -68,6 +72,7 @@ def command(
         "duration": duration,
         "rate": rate,
         "speed": speed,
+        "since": since,
         "key": key,
         "timeout": timeout,
         "topic": topic,

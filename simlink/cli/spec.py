@@ -11,7 +11,7 @@ from typing import Any
 from simlink.cli.output import say
 from simlink.errors import ConfigError, did_you_mean
 
-__all__ = ["load_spec"]
+__all__ = ["load_spec", "with_faults"]
 
 
 def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
@@ -50,6 +50,23 @@ def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
     return catalog.get(spec)(seed=seed)
 
 
+def with_faults(found: Any, text: str | None) -> Any:
+    """What SPEC names, with the faults of ``--faults``.
+
+    Raises:
+        ConfigError: they do not parse, or do not fit.
+    """
+    if text is None:
+        return found
+    from simlink.generators.fault_text import parse
+    from simlink.generators.faulty import apply
+
+    try:
+        return apply(found, *parse(text))
+    except ConfigError as error:
+        raise ConfigError(f"--faults: {error}") from error
+
+
 def _from_module(spec: str, module: str, name: str, seed: int | None) -> Any:
     if not module or not name:
         raise ConfigError(f"SPEC {spec!r}: expected module:object, as in shop.records:orders")
@@ -72,6 +89,7 @@ def _from_module(spec: str, module: str, name: str, seed: int | None) -> Any:
 
 
 def _seeded(spec: str, found: Any, seed: int | None) -> Any:
+    from simlink.generators.faulty import FaultySource
     from simlink.generators.generator import Generator
 
     if inspect.isfunction(found):
@@ -81,11 +99,13 @@ def _seeded(spec: str, found: Any, seed: int | None) -> Any:
         made = _call(spec, found, {"seed": seed} if takes_seed else {})
         # A function that gives an iterator is called anew for every pass; one that gives a generator was a recipe.
         return (
-            made if isinstance(made, Generator) else (lambda: _call(spec, found, {"seed": seed} if takes_seed else {}))
+            made
+            if isinstance(made, Generator | FaultySource)
+            else (lambda: _call(spec, found, {"seed": seed} if takes_seed else {}))
         )
     if seed is None:
         return found
-    if isinstance(found, Generator):
+    if isinstance(found, Generator | FaultySource):
         return found.with_seed(seed)
     raise ConfigError(f"--seed: {spec} is not drawn from a seed")
 

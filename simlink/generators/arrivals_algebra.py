@@ -20,7 +20,7 @@ from simlink.generators.arrivals_points import BLOCK, Counts, binomial_table
 if TYPE_CHECKING:
     from simlink.generators.arrivals_rate import Rate
 
-__all__ = ["Jitter", "Sum", "Then", "Thin"]
+__all__ = ["Faster", "Jitter", "Sum", "Then", "Thin"]
 
 Seconds = npt.NDArray[np.float64]
 
@@ -286,3 +286,27 @@ class Jitter(Arrivals):
     def __repr__(self) -> str:
         seed = "" if self.seed is None else f", seed={self.seed}"
         return f"{_inner(self.whole)}.jitter({number_text(self.by)}{seed})"
+
+
+class Faster(Arrivals):
+    """A schedule whose clock goes faster, or slower."""
+
+    def __init__(self, whole: Arrivals, factor: float) -> None:
+        self.whole, self.factor = whole, factor
+        self.seed, self.random, self.length = whole.seed, whole.random, whole.length
+        self.seekable, self.endless = whole.seekable, whole.endless
+        self.leaves, self.depth = whole.leaves, whole.depth
+        self.slice = None if whole.slice is None else whole.slice / factor
+
+    def seeded(self, seed: int) -> Arrivals:
+        return Faster(self.whole.seeded(seed), self.factor)
+
+    def scaled(self, factor: float) -> Arrivals:
+        return Faster(self.whole.scaled(factor), self.factor)
+
+    def due(self, start: int, stop: int) -> Seconds:
+        due: Seconds = self.whole.due(start, stop) / self.factor
+        return due
+
+    def __repr__(self) -> str:
+        return f"{_inner(self.whole)}.faster({number_text(self.factor)})"

@@ -11,13 +11,14 @@ __all__ = ["parse"]
 
 _NAMES = ("burst", "constant", "diurnal", "gamma", "poisson", "ramp", "steps", "weekly", "weibull")
 _FUNCTIONS = {name: getattr(arrivals_clock, name) for name in _NAMES} | {"from_timestamps": from_timestamps}
-_METHODS = frozenset({"jitter", "then", "thin"})
+_METHODS = frozenset({"faster", "jitter", "then", "thin"})
 _LIKE = "poisson(200)*diurnal(0.6)"
 
 
 def parse(text: str) -> Arrivals:
     """The schedule that an expression describes: the functions of `simlink.arrivals`, ``+``, ``*``, ``.then()``,
-    ``.thin()``, ``.jitter()``, numbers, and nothing else of Python. ``parse(repr(schedule))`` is the same schedule.
+    ``.faster()``, ``.thin()``, ``.jitter()``, numbers, and nothing else of Python. ``parse(repr(schedule))`` is the
+    same schedule.
 
     Raises:
         ConfigError: it is no such expression; shows where.

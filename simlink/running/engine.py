@@ -48,6 +48,7 @@ class Engine:
 
     Args:
         asked_rate: for the report.
+        since: the instant of the schedule's second 0, in seconds since 1970; the start of the run where it is None.
         close: the channel is the run's own: close it at the end.
         show: told of progress.
     """
@@ -61,6 +62,7 @@ class Engine:
         duration: float | None,
         arrivals: Due | None,
         asked_rate: float | None,
+        since: float | None = None,
         key: str | Callable[[Any], Key | None] | None,
         headers: Mapping[str, str],
         on_overload: str,
@@ -84,6 +86,7 @@ class Engine:
         self._pacer = None if arrivals is None else Pacer(arrivals, on_overload=on_overload, duration=duration)
         self._drop = on_overload == "drop"
         self._asked_rate = asked_rate
+        self._since = since
         self._headers = headers
         self._timeout = timeout
         self._close = close
@@ -206,7 +209,7 @@ class Engine:
     def _send_paced(self, pacer: Pacer) -> None:
         start = self._clock()
         epoch = time.time() - start
-        pacer.begin(start)
+        pacer.begin(start, 0.0 if self._since is None else time.time() - self._since)
         self._started = start
         end = float("inf") if self._duration is None else start + self._duration
         released = start
@@ -446,6 +449,7 @@ class Engine:
             resent=totals.resent,
             dropped=pacer.dropped if pacer else 0,
             behind=self._behind,
+            backfilled=pacer.backfilled if pacer else 0,
             seconds=round(seconds, 6),
             rate=round(rate, 3),
             asked_rate=self._asked_rate,

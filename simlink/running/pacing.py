@@ -58,6 +58,7 @@ class Pacer:
         position: the next row to go out.
         dropped: rows skipped by "drop".
         stalled: seconds that the channel made the run wait.
+        backfilled: of a schedule that began in the past: rows that went out before the run had caught up with it.
     """
 
     def __init__(self, arrivals: Due, *, on_overload: str = "lag", duration: float | None = None) -> None:
@@ -74,10 +75,19 @@ class Pacer:
         self._shift = 0.0
         self._excused = 0.0
         self._floor = 0.0
+        self.backfilled = 0
+        self._now = 0.0
+        self._catching_up = False
 
-    def begin(self, now: float) -> None:
-        """The schedule starts now."""
-        self.start = now
+    def begin(self, now: float, since: float = 0.0) -> None:
+        """The run starts now, and its schedule so many seconds ago (or, below 0, later).
+
+        Of a schedule that began in the past everything goes out at once, and counts as due when it does, until nothing
+        is due any more: from there on the schedule holds.
+        """
+        self.start = now - since
+        self._duration += since
+        self._catching_up = since > 0
 
     def load(self, count: int) -> int:
         """Look up the due times of the next ``count`` rows; call it when all rows before have gone out.
@@ -115,8 +125,15 @@ class Pacer:
         if stop <= at:
             # Nothing is due: the run has caught up, and a wait in the past excuses no lag in the future.
             self._excused = 0.0
+            self._catching_up = False
             return 0, 0
         skipped = 0
+        if self._catching_up:
+            count = min(stop - at, limit)
+            self.position += count
+            self.backfilled += count
+            self._now = now
+            return 0, count
         if self._drop:
             fresh = int(np.searchsorted(self._due, elapsed - OVERDUE, side="left"))
             skipped = max(0, fresh - at)
@@ -140,6 +157,8 @@ class Pacer:
 
     def due_of(self, first: int, count: int) -> Seconds:
         """The due times of loaded rows on the clock."""
+        if self._catching_up:
+            return np.full(count, self._now)
         at = first - self._first
         times: Seconds = self._due[at : at + count] + (self.start + self._shift)
         return times

@@ -20,6 +20,7 @@ _ROWS = (
     ("resent", "sent again"),
     ("dropped", "dropped"),
     ("behind", "due, not sent"),
+    ("backfilled", "of the past"),
     ("bad_lines", "bad lines"),
     ("negative_gaps", "negative gaps"),
     ("lost", "lost"),
@@ -48,6 +49,7 @@ class Report(Sheet):
         resent: messages that were submitted again after an outcome that left it open whether they were there.
         dropped: rows that ``on_overload="drop"`` skipped.
         behind: rows that were due within ``duration`` and were not sent, because the run was too far behind.
+        backfilled: with ``since`` in the past: messages that went out before the run had caught up.
         seconds: from the first hand-over to the last receipt.
         rate: messages a second: unpaced, ``sent / seconds``; paced, over the gaps from when the first was due to
             when the last went out.
@@ -84,6 +86,7 @@ class Report(Sheet):
     resent: int
     dropped: int
     behind: int
+    backfilled: int
     seconds: float
     rate: float
     asked_rate: float | None

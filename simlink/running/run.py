@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from simlink.channels.channel import Channel, _checked_headers, queue, topic
 from simlink.errors import ConfigError, did_you_mean
-from simlink.generators.arrivals import Arrivals
+from simlink.generators.arrivals import Arrivals, check_speed
 from simlink.generators.arrivals_clock import constant
 from simlink.generators.seeding import random_seed
 from simlink.generators.source import Source, as_source
+from simlink.generators.times import to_microseconds
 from simlink.message import Key
 from simlink.running.engine import Engine
 from simlink.running.job import Job
@@ -23,8 +25,9 @@ from simlink.running.signals import Interrupted, interruptible
 if TYPE_CHECKING:
     from simlink.serializers.serializer import Serializer
 
-__all__ = ["check_options", "is_endless", "prepare", "run", "schedule_of", "start"]
+__all__ = ["check_options", "is_endless", "prepare", "run", "schedule_of", "since_of", "start"]
 
+Instant: TypeAlias = "dt.datetime | str | float"
 _POLICIES = ("lag", "block", "drop")
 
 
@@ -37,6 +40,7 @@ def run(
     rate: float | None = None,
     arrivals: Arrivals | None = None,
     speed: float | None = None,
+    since: Instant | None = None,
     key: str | Callable[[Any], Key | None] | None = None,
     headers: Mapping[str, str] | None = None,
     on_overload: str = "lag",
@@ -62,7 +66,11 @@ def run(
         duration: seconds. Paced: the records that are due within them.
         rate: records a second, evenly; fractions are fine.
         arrivals: another schedule, as `simlink.arrivals.poisson`; one without a seed gets the source's.
-        speed: a replay with its recorded gaps, this many times as fast.
+        speed: a replay with its recorded gaps, this many times as fast; with ``arrivals``, the whole schedule plays so
+            many times as fast, its days and weeks too.
+        since: with a pace: the instant at which the schedule began (or will begin): a datetime, ISO 8601 text, or
+            seconds since 1970. What was due before now goes out at full speed, and counts as due when it does; then
+            the run is live. ``duration`` counts from now.
         key: the field that is the key, or a function of the value.
         headers: text → text, of every message.
         on_overload: when the run is behind its schedule: "lag" keeps the schedule, and reports the lag; "block" moves
@@ -84,13 +92,15 @@ def run(
     """
     check_options(count, duration, rate, on_overload)
     origin = as_source(source)
+    schedule = schedule_of(origin, rate, arrivals, speed)
     engine = prepare(
         origin,
         channel,
         count=count,
         duration=duration,
-        due=schedule_of(origin, rate, arrivals, speed),
+        due=schedule,
         asked_rate=rate,
+        since=since_of(since, schedule),
         key=key,
         headers=headers,
         on_overload=on_overload,
@@ -136,6 +146,7 @@ def start(
     rate: float | None = None,
     arrivals: Arrivals | None = None,
     speed: float | None = None,
+    since: Instant | None = None,
     key: str | Callable[[Any], Key | None] | None = None,
     headers: Mapping[str, str] | None = None,
     on_overload: str = "lag",
@@ -151,13 +162,15 @@ def start(
     """
     check_options(count, duration, rate, on_overload)
     origin = as_source(source)
+    schedule = schedule_of(origin, rate, arrivals, speed)
     engine = prepare(
         origin,
         channel,
         count=count,
         duration=duration,
-        due=schedule_of(origin, rate, arrivals, speed),
+        due=schedule,
         asked_rate=rate,
+        since=since_of(since, schedule),
         key=key,
         headers=headers,
         on_overload=on_overload,
@@ -177,6 +190,7 @@ def prepare(
     duration: float | None,
     due: Due | None,
     asked_rate: float | None,
+    since: float | None = None,
     key: str | Callable[[Any], Key | None] | None,
     headers: Mapping[str, str] | None,
     on_overload: str,
@@ -210,6 +224,7 @@ def prepare(
         duration=None if duration is None else float(duration),
         arrivals=due,
         asked_rate=asked_rate,
+        since=since,
         key=key,
         headers=checked,
         on_overload=on_overload,
@@ -251,6 +266,10 @@ def schedule_of(source: Source, rate: float | None, arrivals: Arrivals | None, s
         ConfigError: more than one, or one that the source has not.
     """
     given = [name for name, value in (("rate", rate), ("arrivals", arrivals), ("speed", speed)) if value is not None]
+    if arrivals is not None and speed is not None and rate is None:
+        whole = schedule_of(source, None, arrivals, None)
+        assert whole is not None
+        return whole.faster(check_speed(speed))
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} are two paces: give one of them")
     if rate is not None:
@@ -267,3 +286,16 @@ def schedule_of(source: Source, rate: float | None, arrivals: Arrivals | None, s
             raise ConfigError(f"arrivals is a schedule such as simlink.arrivals.poisson(5_000), not {arrivals!r}")
         return arrivals.seeded(random_seed() if source.seed is None else source.seed)
     return None
+
+
+def since_of(since: Instant | None, schedule: Arrivals | None) -> float | None:
+    """The instant in seconds since 1970.
+
+    Raises:
+        ConfigError: it is none, or there is no schedule that could begin then.
+    """
+    if since is None:
+        return None
+    if schedule is None:
+        raise ConfigError("since= is where a schedule begins: give rate=, arrivals= or speed=")
+    return to_microseconds(since) / 1e6

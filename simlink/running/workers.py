@@ -19,7 +19,7 @@ from simlink.ledger.latency import Latencies
 from simlink.running.pacing import Striped, held
 from simlink.running.progress import Meter, Progress, Show, chosen
 from simlink.running.report import Report
-from simlink.running.run import check_options, is_endless, prepare, schedule_of
+from simlink.running.run import Instant, check_options, is_endless, prepare, schedule_of, since_of
 from simlink.running.signals import Interrupted, interruptible
 
 if TYPE_CHECKING:
@@ -32,7 +32,19 @@ __all__ = ["run_workers"]
 
 _READY = 60.0
 _SUMS = (
-    *("sent", "confirmed", "failed", "unknown", "settled", "rejected", "unsettled", "resent", "dropped", "behind"),
+    *(
+        "sent",
+        "confirmed",
+        "failed",
+        "unknown",
+        "settled",
+        "rejected",
+        "unsettled",
+        "resent",
+        "dropped",
+        "behind",
+        "backfilled",
+    ),
     *("bytes", "stall_seconds", "bad_lines"),
 )
 
@@ -47,6 +59,7 @@ def run_workers(
     rate: float | None = None,
     arrivals: Arrivals | None = None,
     speed: float | None = None,
+    since: Instant | None = None,
     key: str | Callable[[Any], Key | None] | None = None,
     on_overload: str = "lag",
     progress: bool | Callable[[Progress], object] = True,
@@ -79,6 +92,7 @@ def run_workers(
         "topic": topic,
         "serializer": serializer,
         "asked_rate": None,
+        "since": since_of(since, schedule),
     }
     team = _Team(workers)
     with ExitStack() as stack:

@@ -65,7 +65,7 @@ def _differing(path: str, expected: Any, got: Any) -> Iterator[tuple[str, Any, A
     elif isinstance(expected, list) and isinstance(got, list) and path:
         for i in range(max(len(expected), len(got))):
             yield from _differing(f"{path}.{i}", *(v[i] if i < len(v) else _MISSING for v in (expected, got)))
-    elif type(expected) is not type(got) or bool(expected != got):
+    elif bool(expected != got):
         yield path or "value", expected, got
 
 

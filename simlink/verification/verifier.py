@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simlink.channels.driver import Order
+from simlink.channels.receiver import Receiver
 from simlink.errors import ConfigError, DecodeError, NotSupported
 from simlink.generators.faulty import FaultySource
 from simlink.generators.source import as_source
@@ -20,7 +22,6 @@ from simlink.verification.oracle import Index, Oracle
 from simlink.verification.result import Difference, Verification, field_differences
 
 if TYPE_CHECKING:
-    from simlink.channels.receiver import Receiver
     from simlink.message import Batch
 
 __all__ = ["Verifier", "verify"]
@@ -30,7 +31,7 @@ _Ints: TypeAlias = "npt.NDArray[np.int64]"
 
 
 def verify(
-    receiver: Receiver,
+    receiver: Receiver | Sequence[Receiver],
     source: Any,
     *,
     count: int | None = None,
@@ -46,7 +47,9 @@ def verify(
     most 64 MiB of it are kept.
 
     Args:
-        receiver: of the channel that was sent to; ``settle="auto"`` or ``"manual"``.
+        receiver: of the channel that was sent to; ``settle="auto"`` or ``"manual"``. Or several that share its
+            messages, on one or several channels with serializers alike: each is read in a thread of its own (so none
+            may have been read before) and is stopped at the end.
         source: the generator (with the seed) that was sent, or a list, a replay, a function that returns an iterator.
         count: how many of its rows were sent; not needed where the source has a length.
         on: the name of a field whose value tells the row, for messages of foreign senders; its values must differ from
@@ -60,7 +63,16 @@ def verify(
         StateError, ConfigError: the source has been read, and cannot be made again, or it ends before ``count``.
         ReceiveError and its kind: the receiving end broke.
     """
-    verifier = Verifier(receiver, source, count=count, on=on, senders=senders)
+    receivers = [receiver] if isinstance(receiver, Receiver) else list(receiver)
+    verifier = Verifier(receivers, source, count=count, on=on, senders=senders)
+    if len(receivers) == 1:
+        _read(verifier, receivers[0], timeout)
+    else:
+        _read_all(verifier, receivers, timeout)
+    return verifier.result()
+
+
+def _read(verifier: Verifier, receiver: Receiver, timeout: float | None) -> None:
     # The receiver ends an iteration by itself after so many quiet seconds (while something is assigned to it).
     before, receiver.idle = receiver.idle, timeout
     try:
@@ -73,14 +85,56 @@ def verify(
         receiver.acknowledge()
     finally:
         receiver.idle = before
-    return verifier.result()
+
+
+def _read_all(verifier: Verifier, receivers: Sequence[Receiver], timeout: float | None) -> None:
+    """A thread for each; until all is there, or nobody has had anything for ``timeout`` seconds."""
+    errors: list[BaseException] = []
+
+    def read(receiver: Receiver) -> None:
+        try:
+            _read(verifier, receiver, None)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=read, args=(receiver,), name=f"simlink-verify-{i}")
+        for i, receiver in enumerate(receivers)
+    ]
+    begun = time.monotonic()
+    for thread in threads:
+        thread.start()
+    try:
+        while not verifier.complete and not errors and any(thread.is_alive() for thread in threads):
+            quiet = time.monotonic() - max(begun, verifier.last)
+            if timeout is not None and quiet >= timeout:
+                break
+            time.sleep(0.02)
+    finally:
+        for receiver in receivers:
+            receiver.stop()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
 
 
 class Verifier:
-    """The comparison, a batch at a time, for those who read themselves. Arguments and errors as for `verify`."""
+    """The comparison, a batch at a time, for those who read themselves; `book` is for any thread. Arguments and errors
+    as for `verify`.
+
+    Attributes:
+        last: when the last message was booked, on the monotonic clock; 0 before the first.
+    """
 
     def __init__(
-        self, receiver: Receiver, source: Any, *, count: int | None = None, on: str | None = None, senders: int = 1
+        self,
+        receiver: Receiver | Sequence[Receiver],
+        source: Any,
+        *,
+        count: int | None = None,
+        on: str | None = None,
+        senders: int = 1,
     ) -> None:
         origin = as_source(source)
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
@@ -97,17 +151,21 @@ class Verifier:
             raise ConfigError("on= tells rows, not senders: it goes with one sender")
         if on is not None and isinstance(origin, FaultySource):
             raise ConfigError("on= looks rows up by a field, which faults repeat and change: verify by identity")
+        self._receivers = [receiver] if isinstance(receiver, Receiver) else list(receiver)
+        if not self._receivers:
+            raise ConfigError("verify reads at least one receiver")
+        receiver = self._receivers[0]
         capabilities = receiver.channel.capabilities
-        if on is None and not capabilities.identity:
+        if on is None and not all(r.channel.capabilities.identity for r in self._receivers):
             raise NotSupported(f"{receiver.channel.url} carries no identity: verify by a field, with on=")
         self.source = origin
         self.count = min(lengths)
         self.senders = senders
         self.ledger = Ledger()
-        self._receiver = receiver
+        self._lock = threading.Lock()
         self._serializer = receiver.serializer
         self._ordered = capabilities.order is Order.EXCLUSIVE
-        self._redelivered = receiver.stats()["redelivered"]
+        self._redelivered = self._again()
         self._oracle = Oracle(origin, self._serializer, self.count)
         self._on = on
         self._index = None if on is None else Index(self._oracle, on, self.count)
@@ -116,16 +174,26 @@ class Verifier:
         self._duplicated = 0
         self._corrupt = self._unexpected = self._beyond = 0
         self._differences: list[Difference] = []
-        self._first = self._last = 0.0
+        self._first = self.last = 0.0
+
+    def _again(self) -> int:
+        return sum(int(receiver.stats()["redelivered"]) for receiver in self._receivers)
 
     def book(self, batch: Batch) -> None:
         """Book and compare the messages of a batch."""
         if not len(batch):
             return
+        # The outcomes are decoded outside the lock, where they are needed at all.
+        if self._index is not None:
+            _ = batch.outcomes
+        with self._lock:
+            self._book(batch)
+
+    def _book(self, batch: Batch) -> None:
         now = time.monotonic()
         if not self.ledger.received:
             self._first = now
-        self._last = now
+        self.last = now
         self.ledger.book(batch)
         if self._index is not None:
             self._by_field(batch, self._index)
@@ -204,7 +272,7 @@ class Verifier:
             lost = self.count * self.senders - sum(there[: self.senders])
             gaps: Iterator[int] = (row for a in ledger.accounts.values() for row in a.rows.missing(self.count))
             missing = tuple(islice(gaps, _SHOWN))
-        seconds = self._last - self._first
+        seconds = self.last - self._first
         return Verification(
             source=self.source.name,
             seed=self.source.seed,
@@ -213,7 +281,7 @@ class Verifier:
             unique=unique,
             lost=lost,
             duplicated=duplicated,
-            redelivered=self._receiver.stats()["redelivered"] - self._redelivered,
+            redelivered=self._again() - self._redelivered,
             reordered=ledger.reordered,
             corrupt=self._corrupt,
             unexpected=self._unexpected,

@@ -66,6 +66,7 @@ FREE = [
     arrivals.poisson(700).thin(0.3),
     (arrivals.constant(100) + arrivals.poisson(50)).thin(0.5).thin(0.5),
     arrivals.constant(500).jitter(3),
+    (arrivals.poisson(30) * arrivals.diurnal(0.5, day=60)).faster(7),
     (arrivals.poisson(90).jitter(0.5) + arrivals.constant(10).thin(0.25)) * 2,
 ]
 SCHEDULES = [

@@ -88,6 +88,9 @@ def test_every_command_has_its_help(cli, command):
         (["send", "simlink.errors:Thing", "--to", "memory://x"], "no 'Thing'"),
         (["send", "clickstream", "--to", "memory://x", "--count", "9", "--workers", "2"], "cannot have workers"),
         (["receive", "memory://x", "--seed", "1"], "goes with --verify"),
+        (["receive", "memory://x", "--faults", "drop(1)"], "goes with --verify"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--faults", "dorp(1)"], "no fault 'dorp'"),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--since", "2025-01-01"], "give rate="),
         (["receive", "memory://x", "--idle", "0"], "--idle"),
         (["receive", "memory://x", "--start", "middle"], "earliest or new"),
         (["receive", "memory://x", "--out", "/nowhere/at/all"], "cannot write"),
@@ -433,3 +436,31 @@ def test_the_demo_proves_that_all_arrived():
         done.report["received"]["unique"],
         done.report["received"]["lost"],
     ) == (True, 5_000, 5_000, 0)
+
+
+def test_faults_are_sent_and_verified(cli):
+    """The same expression and the same seed on both sides."""
+    url = "memory://cli-faults"
+    texts = "drop(0.01), duplicate(0.01), corrupt(0.01), late(0.01, by=30)"
+    with simlink.queue(url):
+        status, out, _ = cli(
+            *("send", "clickstream", "--to", url, "--count", 5_000, "--seed", 3, "--faults", texts, "--json")
+        )
+        assert (status, json.loads(out.splitlines()[-1])["sent"]) == (0, 5_000)
+        status, out, _ = cli(
+            *("receive", url, "--verify", "clickstream", "--seed", 3, "--faults", texts, "--count", 5_000, "--json")
+        )
+    found = json.loads(out.splitlines()[-1])
+    assert (status, found["ok"], found["received"], found["corrupt"]) == (0, True, 5_000, 0)
+    assert set(found["injected"]) == {"drop", "duplicate", "corrupt", "late"}
+    assert min(found["injected"].values()) > 10
+
+
+def test_the_past_is_sent_first(cli):
+    url = "memory://cli-since"
+    with simlink.queue(url):
+        status, out, _ = cli(
+            *("send", "clickstream", "--to", url, "--count", 50, "--rate", 1, "--since", "2025-01-01T00:00Z", "--json")
+        )
+    report = json.loads(out.splitlines()[-1])
+    assert (status, report["sent"], report["backfilled"], report["valid"]) == (0, 50, 50, True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simlink.generators import arrivals
+from simlink import arrivals
 from simlink.running.pacing import OVERDUE, Pacer, Striped
 
 
@@ -155,3 +155,26 @@ def test_no_row_is_early_none_is_lost_and_none_goes_twice(gaps, steps, policy, l
             moved += step / 7
     assert p.position == sent + p.dropped
     assert p.stalled == pytest.approx(sum(steps) / 7)
+
+
+def test_what_is_past_goes_out_at_once_and_then_the_schedule_holds():
+    p = Pacer(Times(0.0, 1.0, 2.0, 5.0, 9.0, 10.0, 12.0), duration=4.0)
+    p.begin(100.0, since=8.0)
+    assert p.load(7) == 6  # 4 seconds from now on: what is due before 12
+    assert p.release(100.0, 2) == (0, 2)
+    assert p.due_of(0, 2).tolist() == [100.0, 100.0]
+    # What has become due meanwhile is caught up with as well.
+    assert p.release(101.5, 9) == (0, 3)
+    assert p.due_of(2, 3).tolist() == [101.5] * 3
+    assert (p.release(101.6, 9), p.next_due()) == ((0, 0), 102.0)
+    assert p.release(102.5, 9) == (0, 1)
+    assert p.due_of(5, 1).tolist() == [102.0]
+    assert (p.backfilled, p.dropped) == (5, 0)
+
+
+def test_a_schedule_that_begins_later_is_waited_for():
+    p = Pacer(Times(0.0, 1.0))
+    p.begin(100.0, since=-5.0)
+    p.load(2)
+    assert (p.release(104.9, 9), p.next_due()) == ((0, 0), 105.0)
+    assert (p.release(105.0, 9), p.backfilled) == ((0, 1), 0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import signal
 import threading
+import time
 import uuid
 from itertools import count as counter
 from itertools import pairwise
@@ -405,3 +407,38 @@ def test_a_random_seed_is_reported(url):
     with simlink.queue(url) as channel, channel.receiver() as rx:
         report = simlink.run(source, channel, count=10, progress=False)
         assert source.with_seed(report.seed)[:10] == received(rx, 10)
+
+
+def test_the_past_is_sent_at_full_speed_and_then_the_run_is_live(url, numbers):
+    """An hour of ten a second, and what is due in the next quarter of a second."""
+    begun = time.time() - 3_600
+    with simlink.queue(url) as channel, channel.receiver() as rx:
+        report = simlink.run(numbers, channel, rate=10, since=begun, duration=0.25, progress=False)
+        messages = rx.take(report.sent, timeout=5.0)
+    assert report.sent - report.backfilled in range(5)
+    assert report.backfilled >= 36_000
+    assert messages == numbers[: report.sent]
+    assert report.valid
+    # The messages of the past are stamped with when they went out: none is an hour late.
+    assert report.latency_ms["max"] < 600_000
+
+
+def test_since_takes_an_instant_and_needs_a_pace(url, numbers):
+    at = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=2)
+    for since in (at, at.isoformat()):
+        report = simlink.run(numbers, url, rate=10, since=since, count=15, progress=False)
+        assert (report.sent, report.backfilled) == (15, 15)
+    with pytest.raises(simlink.ConfigError, match="give rate="):
+        simlink.run(numbers, url, since=at, count=1, progress=False)
+    with pytest.raises(simlink.ConfigError, match="ISO 8601"):
+        simlink.run(numbers, url, since="yesterday", rate=1, count=1, progress=False)
+
+
+def test_a_schedule_plays_faster(url, numbers):
+    with simlink.queue(url) as channel, channel.receiver() as rx:
+        simlink.run(numbers, channel, count=20, arrivals=arrivals.poisson(2), speed=1_000, progress=False)
+        stamps = [rx.get().message.timestamp for _ in range(20)]
+    due = arrivals.poisson(2, seed=5).due(0, 20) / 1_000
+    assert [round((d - due[0]) * 1e6) for d in due] == pytest.approx([s - stamps[0] for s in stamps], abs=2)
+    with pytest.raises(simlink.ConfigError, match="two paces"):
+        simlink.run(numbers, url, count=1, rate=1, speed=2, progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 
 import pytest
@@ -271,3 +272,47 @@ def test_a_manual_receiver_is_acknowledged_too(channel, orders):
         assert simlink.verify(rx, orders, count=10, timeout=0.5).ok
     with channel.receiver() as rx, pytest.raises(simlink.ReceiveTimeout):
         rx.get(timeout=0.05)
+
+
+def test_several_receivers_share_one_verification(channel, orders):
+    """Competing receivers of one queue: what one has not got, another one has."""
+    with channel.receiver(prefetch=64) as one, channel.receiver(prefetch=64) as two:
+        job = simlink.start(orders, channel, count=20_000, key="who")
+        found = simlink.verify([one, two], orders, count=20_000, timeout=10.0)
+        report = job.wait()
+    assert found.ok, str(found)
+    assert (report.sent, found.received, found.expected) == (20_000, 20_000, 20_000)
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("simlink-verify")]
+
+
+def test_several_receivers_end_when_nothing_comes(channel, orders):
+    send(channel, orders, [0, 1, 3])
+    with channel.receiver() as one, channel.receiver(settle="manual") as two:
+        found = simlink.verify([one, two], orders, count=4, timeout=0.2)
+    assert (found.lost, found.missing) == (1, (2,))
+    with pytest.raises(simlink.ConfigError, match="at least one"):
+        simlink.verify([], orders, count=4)
+
+
+def test_an_error_in_one_of_several_receivers_is_raised(channel, orders):
+    with channel.receiver() as one, channel.receiver() as two:
+        two.close()
+        with pytest.raises(simlink.SimlinkError):
+            simlink.verify([one, two], orders, count=4, timeout=5.0)
+
+
+def test_the_fields_that_differ_are_named(channel):
+    source = [{"id": i, "at": {"x": 1, "tags": ["a", "b"]}} for i in range(3)]
+    bodies = [simlink.Json().dumps(value) for value in source]
+    bodies[1] = b'{"id":1.0,"at":{"x":2,"tags":["a"]},"more":null}'
+    bodies[2] = b"{"
+    batch = Batch(bodies, producers=Same(A, 3), sequences=[0, 1, 2])
+    channel.send_many(batch)
+    with channel.receiver() as rx:
+        found = simlink.verify(rx, source, timeout=0.1)
+    missing = simlink.verification.Difference.MISSING
+    first, second = found.differences
+    assert first.fields == (("at.x", 1, 2), ("at.tags.1", "b", missing), ("more", missing, None))
+    assert "row 1: at.x is 2 instead of 1, at.tags.1 is missing instead of 'b', more is None" in str(found)
+    assert (second.fields, second.got) == ((), b"{")
+    assert found.as_dict()["differences"][0].startswith("row 1: at.x is 2")
