@@ -1,6 +1,6 @@
 """Pace: how well a run holds 1,000, 20,000 and 200,000 records a second, beside a loop that does nothing but sleep.
 
-    python bench/bench_pace.py [--seconds 5] [--repeat 3]
+    python bench/bench_pace.py [--seconds 5] [--repeat 3] [--clumps]
 
 The floor sleeps until each record is due on an absolute schedule (everything that is due counts as sent) and sends
 nothing: what it is late by, the machine is late by. `run` makes records of four fields, encodes them as JSON and sends
@@ -14,6 +14,7 @@ import json
 import statistics
 import threading
 import time
+from typing import Any
 
 import numpy as np
 
@@ -67,12 +68,70 @@ def paced(rate: int, seconds: float) -> simlink.Report:
             reader.join()
 
 
+class Taps:
+    """Notes when a channel was handed how many messages."""
+
+    def __init__(self, channel: simlink.Channel) -> None:
+        self.times: list[float] = []
+        self.counts: list[int] = []
+        self._submit = channel.submit
+        channel.submit = self  # type: ignore[method-assign]  # what the run calls, seen from outside
+
+    def __call__(self, batch: simlink.Batch, *arguments: Any) -> Any:
+        self.times.append(time.monotonic())
+        self.counts.append(len(batch))
+        return self._submit(batch, *arguments)
+
+
+def first_record() -> tuple[float, float]:
+    """Milliseconds from the call of run(), at one record a second, to the first record's hand-over, with everything
+    that is made first; and how late it was by its schedule, which begins when that is made."""
+    with simlink.queue("memory://first") as channel, channel.receiver():
+        taps = Taps(channel)
+        records = simlink.generators.catalog.clickstream(seed=7)
+        begun = time.monotonic()
+        report = simlink.run(records, channel, rate=1, count=1, progress=False)
+        return (taps.times[0] - begun) * 1e3, (report.send_lag_ms or {})["max"]
+
+
+def gaps(seconds: float) -> tuple[float, float, float]:
+    """(p99 of the gap between sends at 1,000 a second, that of a loop that only sleeps, largest batch)."""
+    with simlink.queue("memory://gaps") as channel, channel.receiver() as receiver:
+        taps = Taps(channel)
+        reader = threading.Thread(target=lambda: [None for _ in receiver.batches()], name="read")
+        reader.start()
+        try:
+            records = simlink.generators.catalog.clickstream(seed=7)
+            simlink.run(records, channel, rate=1_000, duration=seconds, progress=False)
+        finally:
+            receiver.stop()
+            reader.join()
+    ours = float(np.percentile(np.diff(taps.times), 99)) * 1e3
+    slept = []
+    start = time.monotonic()
+    for i in range(int(seconds * 1_000)):
+        time.sleep(max(0.0, start + i / 1_000 - time.monotonic()))
+        slept.append(time.monotonic())
+    return ours, float(np.percentile(np.diff(slept), 99)) * 1e3, max(taps.counts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="a list of one object a rate instead of the table")
+    parser.add_argument("--clumps", action="store_true", help="only the first record's delay and the gaps at 1,000/s")
     options = parser.parse_args()
+    if options.clumps:
+        firsts = [first_record() for _ in range(max(options.repeat, 1))]
+        calls, lags = zip(*firsts, strict=True)
+        print(f"first record at 1/s: {statistics.median(calls):.1f} ms after the call (at most {max(calls):.1f})")
+        print(f"    by its schedule {statistics.median(lags):.2f} ms late (at most {max(lags):.2f})")
+        for _ in range(options.repeat):
+            ours, floor_gap, most = gaps(options.seconds)
+            slept = f"a loop that sleeps {floor_gap:.2f}"
+            print(f"gap between sends at 1,000/s: p99 {ours:.2f} ms ({slept}), at most {most} at once")
+        return
     found = []
     if not options.json:
         head()
