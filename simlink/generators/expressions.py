@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = ["evaluate"]
 
 _LONGEST = 10_000
 _DEEPEST = 100
+_NESTING = re.compile(r"[^\w\s,]|\b(?:not|lambda|if|await)\b")
+_MOST = 1_000
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {ast.Add: operator.add, ast.Mult: operator.mul}
 
 
@@ -50,6 +53,10 @@ class _Reader:
     def read(self) -> Any:
         if len(self.text) > _LONGEST:
             raise ConfigError(f"an expression of {len(self.text):,} characters is too long: at most {_LONGEST:,}")
+        # Whatever can be nested needs one of these. A parse that runs out of stack leaves the interpreter's own count
+        # of it wrong (CPython 3.11), and a later one fails for that: it must not come so far.
+        if len(_NESTING.findall(self.text)) > _MOST:
+            raise ConfigError(f"an expression of more than {_MOST:,} operators and brackets is too long")
         try:
             tree = ast.parse(self.text, mode="eval")
         except SyntaxError as error:

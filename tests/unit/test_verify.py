@@ -277,8 +277,9 @@ def test_a_manual_receiver_is_acknowledged_too(channel, orders):
 def test_several_receivers_share_one_verification(channel, orders):
     """Competing receivers of one queue: what one has not got, another one has."""
     with channel.receiver(prefetch=64) as one, channel.receiver(prefetch=64) as two:
+        verify = simlink.verify  # imported before there are two threads
         job = simlink.start(orders, channel, count=20_000, key="who")
-        found = simlink.verify([one, two], orders, count=20_000, timeout=10.0)
+        found = verify([one, two], orders, count=20_000, timeout=10.0)
         report = job.wait()
     assert found.ok, str(found)
     assert (report.sent, found.received, found.expected) == (20_000, 20_000, 20_000)
