@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import threading
 import uuid
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import simlink
 from simlink import faults, fields
+from simlink.generators import catalog
 from simlink.message import Batch, Same
 
 
@@ -376,3 +378,13 @@ def test_what_makes_no_sense_is_refused(make):
 def test_on_a_field_is_refused(url):
     with simlink.queue(url) as channel, channel.receiver() as receiver, pytest.raises(simlink.ConfigError, match="on="):
         simlink.verify(receiver, readings(10) | faults.drop(0.1), on="id")
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_every_preset_of_the_catalog_fits_its_records(name):
+    module = importlib.import_module(f"simlink.generators.catalog.{name}")
+    made = catalog.get(name)(seed=7).take(4_500)
+    assert module.FAULTS
+    for preset, chosen in module.FAULTS.items():
+        source = faults.apply(made, *faults.named(chosen))
+        assert sum(source.injected().values()) > 0, preset

@@ -24,10 +24,17 @@ __all__ = ["FAULTS", "MALFORMED", "ijinus"]
 
 FAULTS: Final[Mapping[str, list[tuple[str, dict[str, Any]]]]] = MappingProxyType(
     {
-        "bad reception": [("drop", {"p": 0.02}), ("duplicate", {"p": 0.02}), ("late", {"p": 0.05, "by": 3600.0})],
+        "bad reception": [
+            ("drop", {"p": 0.02}),
+            ("duplicate", {"p": 0.02}),
+            ("late", {"p": 0.05, "by": 3600.0, "field": "datas.0.time"}),
+        ],
         "cut off": [("truncate", {"p": 0.01})],
         "garbage": [("corrupt", {"p": 0.005})],
-        "uploads pile up": [("late", {"p": 0.2, "by": 86_400.0}), ("out_of_order", {"p": 0.2, "window": 1024})],
+        "uploads pile up": [
+            ("late", {"p": 0.2, "by": 86_400.0, "field": "datas.0.time"}),
+            ("out_of_order", {"p": 0.2, "window": 1024}),
+        ],
     }
 )
 """Faults that such uploads are known for: name → (fault, arguments), in the order in which they apply."""
