@@ -17,8 +17,8 @@ class SlowStart(Balancer):
     """Another balancer, by whose rule an endpoint that is warming up counts as smaller.
 
     A lot is drawn before each pick: with the probability weight × ``warm`` / Σ weight × ``warm`` it falls on a warming
-    endpoint, which then gets the pick, unless it holds more than twice its part of what is in flight already. All other picks
-    are the inner strategy's, among those that are warm. So the share is right whatever the load is: costs such as
+    endpoint, which then gets the pick, unless it holds more than twice its part of what is in flight already. All other
+    picks are the inner strategy's, among those that are warm. So the share is right whatever the load is: costs such as
     (in flight + 1) / weight would give a small endpoint nothing at all while little is in flight.
 
     Where weights alone decide the shares (`Random`, `WeightedRoundRobin`), and where keys do (`ConsistentHash`, a

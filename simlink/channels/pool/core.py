@@ -151,7 +151,7 @@ class PoolSender(Told):
         slot.end.lease(self.membership.detector.interval * self.membership.detector.suspect)
         self.membership.add(name, self.world.now(), weight=weight)
         self.slots[name] = slot
-        self._idle = min(self._idle, slot.end.idle_interval)
+        self._idle = min(self._idle, self._at_least(slot.end, slot.end.idle_interval))
         self._next_due = -math.inf
         self.world.wake()
 
@@ -279,9 +279,9 @@ class PoolSender(Told):
             if slot.probe and any(outcome.kind in _TAKEN for outcome in outcomes):
                 self._probed(slot, ok=True)
             self._report(slot, outcomes)
-        self._hear(slot, now)
+        self._hear(slot, now, bool(outcomes))
         descriptors = end.waits_for()
-        interval = end.rest()
+        interval = self._at_least(end, end.rest())
         if descriptors is None:
             interval = min(interval, _POLLED if slot.flights.open else interval)
         else:
@@ -289,11 +289,12 @@ class PoolSender(Told):
         slot.due = now + interval
         self._next_due = min(self._next_due, slot.due)
 
-    def _hear(self, slot: Slot, now: float) -> None:
+    def _hear(self, slot: Slot, now: float, answered: bool) -> None:
         pulse = slot.end.pulse
         if pulse is None:
-            # Being connected is all the life that there is to hear.
-            self.membership.traffic(slot.name, now)
+            # No beats: being connected is all the life that there is to hear, and answers where some are due.
+            if answered or not slot.flights.open:
+                self.membership.traffic(slot.name, now)
             return
         signs, beats = pulse
         if beats != slot.beats:
@@ -303,6 +304,10 @@ class PoolSender(Told):
         elif signs != slot.signs:
             slot.signs = signs
             self.membership.traffic(slot.name, now)
+
+    def _at_least(self, end: SenderDriver, seconds: float) -> float:
+        """How often an end is looked at: one that has no beats as often as beats would come."""
+        return seconds if end.pulse is not None else min(seconds, self.membership.detector.interval)
 
     def _look_after_all(self, now: float) -> None:
         """What is due: ends that were silent, connections to make again, endpoints that leave."""
@@ -324,7 +329,9 @@ class PoolSender(Told):
                 due = min(due, slot.leave_by, now + 0.05)
         due = min(due, self._resolve(now))
         self._next_due = due
-        self._idle = min((slot.end.idle_interval for slot in self.slots.values()), default=0.25)
+        self._idle = min(
+            (self._at_least(slot.end, slot.end.idle_interval) for slot in self.slots.values()), default=0.25
+        )
         if self._leaving:
             leaving, self._leaving = self._leaving, []
             self.world.close(leaving, 0.0)

@@ -72,6 +72,8 @@ class TopicPool(PoolSender):
         self._told_confirmed = Runs()
         self._told_settled = Runs()
         self._rejected = Runs()
+        self._unsure = Runs()
+        """What may have failed to reach a member: that was told, and must not be told as confirmed."""
         self._missed: list[tuple[int, int, str]] = []
         """Positions that a member goes without, until that was told."""
         self.dropped = 0
@@ -225,6 +227,7 @@ class TopicPool(PoolSender):
             if kind in {OutcomeKind.FAILED, OutcomeKind.UNKNOWN}:
                 # It cannot be had by all of them, and that is for the receipt to say.
                 self._done.append(outcome)
+                self._unsure.add(first, stop)
             if kind is OutcomeKind.REJECTED:
                 self._rejected.add(first, stop)
             member.confirmed.add(first, stop)
@@ -251,7 +254,8 @@ class TopicPool(PoolSender):
         """Report what every member has taken, of these positions."""
         for a, b in self._common(first, stop, "confirmed"):
             for c, d in self._told_confirmed.add(a, b):
-                self._done += self._confirmed(c, d)
+                for e, f in self._unsure.missing(c, d):
+                    self._done += self._confirmed(e, f)
         for a, b in self._common(first, stop, "settled"):
             for c, d in self._told_settled.add(a, b):
                 if not self._retains:
