@@ -388,6 +388,22 @@ def test_every_subscription_of_a_topic_gets_each_message_and_those_of_one_name_s
             until(lambda: channel.stats()["in_flight"] == 0, "settlements")
 
 
+def test_a_name_that_would_get_two_copies_is_told_of(caplog):
+    ports = free_ports(3)
+    with (
+        simlink.topic(url_of(ports, "news"), detector=QUICK) as channel,
+        Readers(channel, ports, {ports[0]: "audit", ports[1]: "audit", ports[2]: "audit"}) as readers,
+        channel.receiver("stock", at=f"{LOCAL}:{ports[2]}") as stock,
+    ):
+        channel.sender.connect(30)
+        until(lambda: all(each.state == "up" for each in channel.endpoints), "all")
+        channel.send(1)
+        until(lambda: len(readers.all()) == 2, "both copies")
+        assert stock.take(1, timeout=20) == [1]
+    said = [record.getMessage() for record in caplog.records if "gets each message from both" in record.getMessage()]
+    assert (len(said), "'audit' is subscribed to at" in said[0]) == (1, True)
+
+
 def test_a_subscription_that_dies_is_named_in_the_receipt_and_starts_at_now():
     ports = free_ports(2)
     with simlink.topic(url_of(ports, "news"), detector=QUICK, slow_start=0) as channel:

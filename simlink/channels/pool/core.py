@@ -151,7 +151,10 @@ class PoolSender(Told):
         slot.end.lease(self.membership.detector.interval * self.membership.detector.suspect)
         self.membership.add(name, self.world.now(), weight=weight)
         self.slots[name] = slot
-        self._idle = min(self._idle, self._at_least(slot.end, slot.end.idle_interval))
+        if slot.end.pulse is None:
+            # One that has no beats is looked at as often as beats would come.
+            slot.pause = self.membership.detector.interval
+        self._idle = min(self._idle, slot.end.idle_interval, slot.pause)
         self._next_due = -math.inf
         self.world.wake()
 
@@ -194,6 +197,7 @@ class PoolSender(Told):
         self.world.watch(name, ())
         self.membership.remove(name, self.world.now())
         del self.slots[name]
+        self._idle = min((min(other.end.idle_interval, other.pause) for other in self.slots.values()), default=0.25)
         self._gone(slot)
         self._left.append((name, slot.sent, slot.taken))
         self._touched.discard(name)
@@ -281,7 +285,7 @@ class PoolSender(Told):
             self._report(slot, outcomes)
         self._hear(slot, now, bool(outcomes))
         descriptors = end.waits_for()
-        interval = self._at_least(end, end.rest())
+        interval = min(end.rest(), slot.pause)
         if descriptors is None:
             interval = min(interval, _POLLED if slot.flights.open else interval)
         else:
@@ -305,10 +309,6 @@ class PoolSender(Told):
             slot.signs = signs
             self.membership.traffic(slot.name, now)
 
-    def _at_least(self, end: SenderDriver, seconds: float) -> float:
-        """How often an end is looked at: one that has no beats as often as beats would come."""
-        return seconds if end.pulse is not None else min(seconds, self.membership.detector.interval)
-
     def _look_after_all(self, now: float) -> None:
         """What is due: ends that were silent, connections to make again, endpoints that leave."""
         due = self.membership.next_deadline()
@@ -329,9 +329,6 @@ class PoolSender(Told):
                 due = min(due, slot.leave_by, now + 0.05)
         due = min(due, self._resolve(now))
         self._next_due = due
-        self._idle = min(
-            (self._at_least(slot.end, slot.end.idle_interval) for slot in self.slots.values()), default=0.25
-        )
         if self._leaving:
             leaving, self._leaving = self._leaving, []
             self.world.close(leaving, 0.0)

@@ -72,6 +72,8 @@ class TopicPool(PoolSender):
         self._told_confirmed = Runs()
         self._told_settled = Runs()
         self._rejected = Runs()
+        self._copied: set[str] = set()
+        """Names of which that was said."""
         self._unsure = Runs()
         """What may have failed to reach a member: that was told, and must not be told as confirmed."""
         self._missed: list[tuple[int, int, str]] = []
@@ -103,6 +105,25 @@ class TopicPool(PoolSender):
         member.slots.add(slot.name)
         self._of[slot.name] = member
         self._view = None
+        self._warn_of_copies(slot.name, member)
+
+    def _warn_of_copies(self, name: str, member: _Member) -> None:
+        """A name at endpoints of different members gets a copy by each: say so, once a name."""
+        mine = {each for each in self.slots[name].end.subscriptions or () if each}
+        for other, its in self._of.items():
+            if its is member:
+                continue
+            twice = mine.intersection(self.slots[other].end.subscriptions or ()) - self._copied
+            if twice:
+                self._copied |= twice
+                log.warning(
+                    "%s: %s is subscribed to at %s and at %s, where other names differ, so it gets each message from"
+                    " both; subscribe to the same names at both, or to it at one of them",
+                    self.url,
+                    ", ".join(map(repr, sorted(twice))),
+                    other,
+                    name,
+                )
 
     def _gone(self, slot: Slot) -> None:
         member = self._of.get(slot.name)
