@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from simlink.channels.channel import Channel, _checked_headers, queue, topic
+from simlink.channels.channel import Channel, queue, topic
+from simlink.channels.sending import _checked_headers
 from simlink.errors import ConfigError, did_you_mean
 from simlink.generators import arrivals as processes
 from simlink.generators.seeding import random_seed
