@@ -243,6 +243,17 @@ def soak(quick: bool) -> Iterator[Row]:
     )
 
 
+def pool(quick: bool) -> Iterator[Row]:
+    found = ask("pool", *(["--rows", "30000", "--repeats", "2", "--seconds", "5"] if quick else []))
+    rates, beats = found["throughput"], found["heartbeats"]
+    one, ratio = f"one tcp channel: {million(rates['one'])}", rates["ratio"]
+    yield Row("pool of 4 tcp receivers, sent", million(rates["four"]), one, f"{ratio:.2f}×", "≥ 0.8×", ratio >= 0.8)
+    there, spent = f"the process of the receivers: {beats['receivers']:.2%}", beats["sender"]
+    alive = beats["still_up"] == beats["endpoints"]
+    what = f"heartbeats of {beats['endpoints']} endpoints, part of a core"
+    yield Row(what, f"{spent:.2%}", there, "", "≤ 1 %, all up", spent <= 0.01 and alive)
+
+
 QUESTIONS = {
     question.__name__: question
     for question in (
@@ -256,6 +267,7 @@ QUESTIONS = {
         kafka,
         rabbitmq,
         redis,
+        pool,
         hostile,
         pace,
         starting,

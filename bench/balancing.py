@@ -23,6 +23,8 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from simlink.balancing.balancer import Balancer
 from simlink.balancing.member import Member
 from simlink.balancing.pick import Verdict
@@ -274,6 +276,29 @@ def faults(quick: bool) -> Iterator[Row]:
     yield row("comes back, without slow start", "least_connections", share, None, "{:.1%}")
 
 
+def crashes(quick: bool) -> Iterator[Row]:
+    """The whole pool, over the simulated network of the tests: one of ten crashes under load."""
+    from tests.simulation.scene import crash
+
+    what = "one of ten crashes at 637/s"
+    seeds = 3 if quick else 20
+    for kind, how in (("kill", "connections reset"), ("power", "silence")):
+        costs = [crash(seed, kind) for seed in range(seeds)]
+        who = f"least_connections; {how}"
+        lost = sum(len(cost.problems) for cost in costs)
+        held, repeated, stray = (sum(getattr(cost, name) for cost in costs) for name in ("held", "repeated", "stray"))
+        yield Row(f"{what}, {seeds} runs: lost, or repeated uncounted", who, f"{lost}", "0", lost == 0)
+        yield Row(
+            f"{what}: repeated, of those not settled at the crash",
+            who,
+            f"{repeated} of {held}; of others {stray}",
+            "of others 0",
+            stray == 0,
+        )
+        last = max(cost.last for cost in costs) * 1e3
+        yield row(f"{what}: the last resent, after it", who, last, 800.0, "{:.0f} ms")
+
+
 def row(what: str, who: str, found: float, most: float | None, form: str) -> Row:
     gate = "" if most is None else f"≤ {form.format(most)}"
     return Row(what, who, form.format(found), gate, None if most is None else found <= most)
@@ -356,7 +381,7 @@ def main() -> int:
     given = options.parse_args()
     rows: list[Row] = []
     if not given.only_plots:
-        for question in (evenness, tails, faults, picks):
+        for question in (evenness, tails, faults, crashes, picks):
             print(f"{question.__name__} …", file=sys.stderr, flush=True)
             rows.extend(question(given.quick))
         print(table(rows))

@@ -42,6 +42,9 @@ class Balancer(ABC):
     keyed: ClassVar[bool] = True
     """Whether the choice may depend on a message's key: True for a strategy of your own, unless it says otherwise."""
 
+    _exact: ClassVar[bool] = False
+    """Whether weights alone decide the shares, and not what is in flight."""
+
     _learns: ClassVar[bool] = False
 
     _ready: list[EndpointLoad]

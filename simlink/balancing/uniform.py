@@ -21,6 +21,7 @@ class Random(Balancer):
 
     name: ClassVar[str] = "random"
     keyed: ClassVar[bool] = False
+    _exact: ClassVar[bool] = True
 
     def _forget(self) -> None:
         super()._forget()

@@ -21,6 +21,7 @@ class WeightedRoundRobin(Balancer):
 
     name: ClassVar[str] = "weighted_round_robin"
     keyed: ClassVar[bool] = False
+    _exact: ClassVar[bool] = True
 
     def _forget(self) -> None:
         super()._forget()

@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from simlink.channels.channel import Channel, _checked_headers, queue, topic
+from simlink.channels.channel import Channel, queue, topic
+from simlink.channels.sending import _checked_headers
 from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.arrivals import Arrivals, check_speed
 from simlink.generators.arrivals_clock import constant

@@ -211,9 +211,11 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 # Only posts are cut: the stream's request is shorter than any limit.
-                if counted and left is None and data.startswith(b"POST"):
-                    left = self.limits.pop(0) if self.limits else 1 << 60
-                if left is not None and len(data) >= left:
+                # Only a cut uses a limit up: a client may give a connection up before so much went over it.
+                if counted and left is None and self.limits and data.startswith(b"POST"):
+                    left = self.limits[0]
+                if left is not None and len(data) >= left and self.limits:
+                    self.limits.pop(0)
                     sink.sendall(data[:left])
                     self.cuts += 1
                     break

@@ -68,6 +68,8 @@ class Schedule:
     skew: float = 0.0
     faults: tuple[Fault, ...] = ()
     mode: str = "queue"
+    service: float = 0.008
+    """Mean seconds that a message takes."""
 
     @classmethod
     def of(cls, seed: int) -> Schedule:
@@ -133,7 +135,7 @@ class Scene:
                 self.network,
                 f"e{i}",
                 manners=manners,
-                service=lambda: self.random.expovariate(1 / 0.008),
+                service=lambda: self.random.expovariate(1 / schedule.service),
                 handed=self.books.handed.append,
                 skew=schedule.skew * i,
                 mode=Mode(schedule.mode),
@@ -343,6 +345,47 @@ class Scene:
             problems.append(f"picks that were not closed: {in_flight}")
         if any(slot.flights.open for slot in self.pool.slots.values()) and not self.window.messages:
             problems.append("flights that were not resolved")
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What one endpoint of ten that crashes under load costs: 637 messages a second, exponential service of 10 ms,
+    heartbeats of 100 ms.
+
+    Attributes:
+        problems: of the books; among them everything that was lost, or repeated and not counted as resent.
+        held: messages that were not settled at the crash.
+        resent: sent elsewhere: those, and what it was given before anybody could know.
+        repeated: messages that were handed out twice.
+        stray: of them, those that were settled at the crash, or sent after it.
+        last: seconds after the crash at which the last of what was resent was.
+    """
+
+    problems: list
+    held: int
+    resent: int
+    repeated: int
+    stray: int
+    last: float
+
+
+def crash(seed: int, kind: str) -> Crash:
+    """``kind``: "kill", where the machine goes on and says so, or "power", where there is only silence."""
+    schedule = Schedule(
+        seed,
+        endpoints=10,
+        detector="empirical",
+        rate=637.0,
+        service=0.010,
+        faults=(Fault(0.8, kind, 3, 60.0),),
+    )
+    books = run(schedule)
+    ((at, _, held),) = books.crashes
+    seen = Counter(hand.identity[1] for hand in books.handed)
+    repeated = {sequence for sequence, count in seen.items() if count > 1}
+    again = {sequence: times[0] - at for sequence, times in books.returned_at.items() if times[0] >= at}
+    last = max([0.0, *again.values()]) if held <= set(again) else math.inf
+    return Crash(books.problems, len(held), len(again), len(repeated), len(repeated - held), last)
 
 
 def run(schedule: Schedule) -> Books:

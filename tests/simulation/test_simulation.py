@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.pool.queue import QueuePool
 from simlink.testing.ends import SimEnd
-from tests.simulation.scene import BALANCERS, DETECTORS, KINDS, SENDING, Fault, Schedule, run
+from tests.simulation.scene import BALANCERS, DETECTORS, KINDS, SENDING, Fault, Schedule, crash, run
 
 PARTS = 4
 
@@ -92,6 +92,16 @@ def test_a_crash_is_made_good_within_800_ms_at_beats_of_100_ms(kind, seed):
     repeated = [hand for hand in books.handed if first[hand.identity] is not hand]
     assert {hand.identity[1] for hand in repeated} <= held
     assert len(held) <= 40
+
+
+@pytest.mark.parametrize("kind", ["kill", "power"])
+def test_a_crash_under_load_costs_only_what_was_open(kind):
+    # A second or two each: 637 messages a second with all of their frames.
+    costs = [crash(seed, kind) for seed in (0, 2, 3)]
+    assert [(cost.problems, cost.stray) for cost in costs] == [([], 0)] * 3
+    assert sum(cost.held for cost in costs) > 0
+    assert all(cost.repeated <= cost.held <= cost.resent for cost in costs)
+    assert all(0 <= cost.last <= 0.8 for cost in costs)
 
 
 def test_the_judge_sees_a_pool_that_moves_nothing(monkeypatch):

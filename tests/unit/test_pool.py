@@ -1,5 +1,6 @@
 """A channel over several endpoints, in one process: what is refused, where messages go, and what a user sees."""
 
+import socket
 import threading
 from io import StringIO
 from random import Random
@@ -10,11 +11,14 @@ import rich.console
 import simlink
 from simlink.balancing.pick import Verdict
 from simlink.balancing.registry import balancer
-from simlink.channels.driver import Mode, Outcome, OutcomeKind
+from simlink.channels.driver import Mode, Outcome, OutcomeKind, SenderDriver
 from simlink.channels.link.reception import Manners
 from simlink.channels.pool.flights import Flights
 from simlink.channels.pool.pins import Pins
+from simlink.channels.pool.resolving import names_of
 from simlink.channels.pool.topic import TopicPool
+from simlink.channels.pool.world import RealWorld
+from simlink.channels.url import parse_url
 from simlink.channels.window import Window
 from simlink.errors import ConfigError, NoEndpoints, NotSupported
 from simlink.health.membership import Membership
@@ -24,6 +28,7 @@ from simlink.testing.ends import SimEnd, SimWorld, numbered
 from simlink.testing.network import Network
 from simlink.testing.processes import SimProcess
 from tests.integration.test_pool_processes import free_ports, until
+from tests.support.certificates import Authority
 
 LOCAL = "127.0.0.1"
 QUICK = simlink.EmpiricalAccrual(0.1)
@@ -297,6 +302,61 @@ def test_a_resolver_says_who_the_endpoints_are():
             assert len(channel.endpoints) == 1
 
 
+def test_every_address_of_a_dns_name_is_an_endpoint(monkeypatch):
+    (port,) = free_ports(1)
+    there = ["127.0.0.1", "127.0.0.2"]
+    ask = socket.getaddrinfo
+
+    def answer(host, *given, **more):
+        if host != "workers.example":
+            return ask(host, *given, **more)
+        if not there:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [found for address in there for found in ask(address, *given, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    with simlink.queue(f"tcp://127.0.0.1:{port}/orders", resolver="workers.example", resolve_every=0.1) as channel:
+        with simlink.queue(f"tcp://127.0.0.1:{port}/orders").receiver() as rx:
+            channel.send("first")
+            until(lambda: [e.name for e in channel.endpoints] == [f"{a}:{port}" for a in there], "both addresses")
+            there.pop()
+            until(lambda: [e.name for e in channel.endpoints] == [f"127.0.0.1:{port}"], "one that has left")
+            there.clear()  # the name server is away: who is there stays
+            seen = channel.stats()["driver"]["resolved"]
+            until(lambda: channel.stats()["driver"]["resolved"] > seen + 1, "two more answers")
+            channel.send("second")
+            assert rx.take(2, timeout=20) == ["first", "second"]
+            assert len(channel.endpoints) == 1
+
+
+def test_a_dns_name_without_a_port_takes_that_of_the_url():
+    target = parse_url("tcp://a:7001,b:7002/orders")
+    with pytest.raises(ConfigError, match=r"as workers\.example:7001"):
+        names_of(":7001", target)
+    with pytest.raises(ConfigError, match="a DNS name or a function"):
+        simlink.queue("tcp://a:1,b:1/x", resolver=7)
+
+
+@pytest.mark.parametrize("scheme", ["tcps", "https", "grpcs"])
+def test_the_same_with_tls(scheme, tmp_path):
+    authority = Authority(tmp_path)
+    server = authority.issue(LOCAL)
+    ports = free_ports(2)
+    url = url_of(ports, scheme=scheme)
+    with (
+        simlink.queue(url, cert=server.cert, key=server.key) as there,
+        Readers(there, ports) as readers,
+        simlink.queue(url, ca=authority.ca, balancer="round_robin") as channel,
+    ):
+        channel.sender.connect(30)
+        until(lambda: [each.state for each in channel.endpoints] == ["up", "up"], "both")
+        for number in range(20):
+            channel.send(number)
+        until(lambda: len(readers.all()) == 20, "all of them")
+        assert readers.all() == list(range(20))
+        assert [len(values) for values in readers.got.values()] == [10, 10]
+
+
 def test_messages_of_a_key_are_in_order_and_go_to_one_endpoint_at_a_time():
     ports = free_ports(3)
     options = {"order": "per_key", "balancer": "random"}
@@ -326,6 +386,22 @@ def test_every_subscription_of_a_topic_gets_each_message_and_those_of_one_name_s
             assert sorted(readers.got[ports[0]] + readers.got[ports[1]]) == list(range(40))
             assert len(readers.got[ports[0]]) == 20
             until(lambda: channel.stats()["in_flight"] == 0, "settlements")
+
+
+def test_a_name_that_would_get_two_copies_is_told_of(caplog):
+    ports = free_ports(3)
+    with (
+        simlink.topic(url_of(ports, "news"), detector=QUICK) as channel,
+        Readers(channel, ports, {ports[0]: "audit", ports[1]: "audit", ports[2]: "audit"}) as readers,
+        channel.receiver("stock", at=f"{LOCAL}:{ports[2]}") as stock,
+    ):
+        channel.sender.connect(30)
+        until(lambda: all(each.state == "up" for each in channel.endpoints), "all")
+        channel.send(1)
+        until(lambda: len(readers.all()) == 2, "both copies")
+        assert stock.take(1, timeout=20) == [1]
+    said = [record.getMessage() for record in caplog.records if "gets each message from both" in record.getMessage()]
+    assert (len(said), "'audit' is subscribed to at" in said[0]) == (1, True)
 
 
 def test_a_subscription_that_dies_is_named_in_the_receipt_and_starts_at_now():
@@ -390,6 +466,78 @@ def test_flights_translate_positions_and_close_picks_once():
     late = []
     flights.apply([Outcome(OutcomeKind.SETTLED, 0, 7)], late)
     assert (late, flights.open) == ([], 0)
+
+
+def test_what_was_of_unknown_fate_can_be_confirmed_late_and_is_forgotten_at_last():
+    resolved = []
+    flights = Flights(retains=False, resolved=lambda *what: resolved.append(what))
+    first, second = Taken(), Taken()
+    flights.add(0, 3, 100, first)
+    flights.add(3, 1, 103, second)
+    out = []
+    flights.apply([Outcome(OutcomeKind.UNKNOWN, 0, 3), Outcome(OutcomeKind.CONFIRMED, 3, 4)], out)
+    assert (flights.open, flights.unresolved(), first.closed) == (0, [], [(Verdict.TIMEOUT, 3)])
+    late = []
+    flights.apply([Outcome(OutcomeKind.CONFIRMED, 1, 3)], late)
+    assert [(o.kind.value, o.first, o.stop) for o in late] == [("confirmed", 101, 103)]
+    assert (flights.open, first.closed, second.closed) == (0, [(Verdict.TIMEOUT, 3)], [(Verdict.OK, 1)])
+    assert [verdict for _, _, verdict in resolved] == [Verdict.TIMEOUT, Verdict.OK]
+    # So many later ones: now it is gone, and nothing else is taken for it.
+    for position in range(4, 400):
+        flights.add(position, 1, 100 + position, Taken())
+        flights.apply([Outcome(OutcomeKind.CONFIRMED, position, position + 1)], [])
+    late = []
+    flights.apply([Outcome(OutcomeKind.CONFIRMED, 0, 1)], late)
+    assert (late, flights.open, flights.unresolved()) == ([], 0, [])
+
+
+class Confirmer(SenderDriver):
+    """Says of what it is given what the test says."""
+
+    def __init__(self):
+        self.says = []
+
+    def open(self, timeout):
+        pass
+
+    def submit(self, batch, position):
+        pass
+
+    def outcomes(self, timeout):
+        said, self.says = self.says, []
+        return said
+
+    def close(self, timeout):
+        pass
+
+
+def test_what_one_member_of_a_topic_may_not_have_is_not_confirmed():
+    ends = {"a": Confirmer(), "b": Confirmer()}
+    pool = TopicPool(
+        "any://news",
+        ends.__getitem__,
+        {"a": 1.0, "b": 1.0},
+        membership=Membership(simlink.Heartbeat(1.0)),
+        world=RealWorld("any://news"),
+        retains=False,
+        balancer=balancer("round_robin"),
+        drop=False,
+        backlog=5,
+    )
+    try:
+        pool.open(10.0)
+        until(lambda: pool.outcomes(0.0) or all(slot.connected for slot in pool.slots.values()), "both")
+        pool.submit(numbered(b"p" * 16, 0, [b"x"] * 3), 0)
+        ends["a"].says = [Outcome(OutcomeKind.UNKNOWN, 1, 2), Outcome(OutcomeKind.CONFIRMED, 0, 1)]
+        ends["b"].says = [Outcome(OutcomeKind.CONFIRMED, 0, 3)]
+        out = []
+        until(lambda: out.extend(pool.outcomes(0.01)) or len(out) == 2, "the first and the second")
+        ends["a"].says = [Outcome(OutcomeKind.CONFIRMED, 2, 3)]
+        until(lambda: out.extend(pool.outcomes(0.01)) or len(out) == 3, "the third")
+        said = {outcome.first: outcome.kind.value for outcome in out}
+        assert said == {0: "confirmed", 1: "unknown", 2: "confirmed"}
+    finally:
+        pool.close(1.0)
 
 
 def test_a_pin_lasts_while_something_is_unsettled():

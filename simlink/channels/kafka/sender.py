@@ -120,6 +120,17 @@ class KafkaSender(SenderDriver):
     def wake(self) -> None:
         self._woken.set()
 
+    def withdraw(self) -> Sequence[Outcome]:
+        out = self._collect()
+        if self._producer is not None:
+            self._recover(self._producer, out)
+        for position, rows in self._held:
+            out.append(Outcome(OutcomeKind.RETURNED, position, position + len(rows.bodies)))
+        self._held.clear()
+        # The next open asks the broker for its partitions again, and so finds out whether it is there.
+        self._lanes = []
+        return out
+
     def close(self, timeout: float) -> None:
         self._closed = True
         producer, self._producer = self._producer, None

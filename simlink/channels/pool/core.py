@@ -151,7 +151,10 @@ class PoolSender(Told):
         slot.end.lease(self.membership.detector.interval * self.membership.detector.suspect)
         self.membership.add(name, self.world.now(), weight=weight)
         self.slots[name] = slot
-        self._idle = min(self._idle, slot.end.idle_interval)
+        if slot.end.pulse is None:
+            # One that has no beats is looked at as often as beats would come.
+            slot.pause = self.membership.detector.interval
+        self._idle = min(self._idle, slot.end.idle_interval, slot.pause)
         self._next_due = -math.inf
         self.world.wake()
 
@@ -194,6 +197,7 @@ class PoolSender(Told):
         self.world.watch(name, ())
         self.membership.remove(name, self.world.now())
         del self.slots[name]
+        self._idle = min((min(other.end.idle_interval, other.pause) for other in self.slots.values()), default=0.25)
         self._gone(slot)
         self._left.append((name, slot.sent, slot.taken))
         self._touched.discard(name)
@@ -279,9 +283,9 @@ class PoolSender(Told):
             if slot.probe and any(outcome.kind in _TAKEN for outcome in outcomes):
                 self._probed(slot, ok=True)
             self._report(slot, outcomes)
-        self._hear(slot, now)
+        self._hear(slot, now, bool(outcomes))
         descriptors = end.waits_for()
-        interval = end.rest()
+        interval = min(end.rest(), slot.pause)
         if descriptors is None:
             interval = min(interval, _POLLED if slot.flights.open else interval)
         else:
@@ -289,11 +293,12 @@ class PoolSender(Told):
         slot.due = now + interval
         self._next_due = min(self._next_due, slot.due)
 
-    def _hear(self, slot: Slot, now: float) -> None:
+    def _hear(self, slot: Slot, now: float, answered: bool) -> None:
         pulse = slot.end.pulse
         if pulse is None:
-            # Being connected is all the life that there is to hear.
-            self.membership.traffic(slot.name, now)
+            # No beats: being connected is all the life that there is to hear, and answers where some are due.
+            if answered or not slot.flights.open:
+                self.membership.traffic(slot.name, now)
             return
         signs, beats = pulse
         if beats != slot.beats:
@@ -324,7 +329,6 @@ class PoolSender(Told):
                 due = min(due, slot.leave_by, now + 0.05)
         due = min(due, self._resolve(now))
         self._next_due = due
-        self._idle = min((slot.end.idle_interval for slot in self.slots.values()), default=0.25)
         if self._leaving:
             leaving, self._leaving = self._leaving, []
             self.world.close(leaving, 0.0)

@@ -26,11 +26,15 @@ _VERDICTS = {
 }
 
 
+_UNKNOWN = 256
+"""Behind one of unknown fate so many flights are kept; then a late report finds it no more."""
+
+
 class _Flight:
     """The endpoint's positions ``first … stop - 1``. ``where`` is the pool's position of the first where they follow
     one another, else the pool's position of each."""
 
-    __slots__ = ("first", "keys", "open", "pick", "stop", "where")
+    __slots__ = ("first", "keys", "open", "pick", "stop", "unknown", "where")
 
     def __init__(
         self, first: int, stop: int, where: int | Sequence[int], pick: Pick | None, keys: Sequence[bytes | None] | None
@@ -41,6 +45,7 @@ class _Flight:
         self.pick = pick
         self.keys = keys
         self.open = stop - first
+        self.unknown = False
 
     def translate(self, first: int, stop: int) -> list[tuple[int, int]]:
         """The pool's positions of the endpoint's ``first … stop - 1``, as runs."""
@@ -112,6 +117,8 @@ class Flights:
             if final:
                 for a, b in self._runs.add(first, stop):
                     self._close(flight, a, b, _VERDICTS[kind])
+                # It may be confirmed yet, and is to be found then.
+                flight.unknown = flight.unknown or kind is OutcomeKind.UNKNOWN
 
     def unresolved(self) -> list[tuple[int, int]]:
         """What is not resolved, as runs of the pool's positions."""
@@ -144,6 +151,8 @@ class Flights:
     def _drop_resolved(self) -> None:
         flights = self._flights
         while self._head < len(flights) and not flights[self._head].open:
+            if flights[self._head].unknown and len(flights) - self._head <= _UNKNOWN:
+                break
             self._head += 1
         if self._head > 64 and self._head * 2 > len(flights):
             del flights[: self._head]

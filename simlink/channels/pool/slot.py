@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class Slot:
     opening: the end is being opened, by another thread maybe: nothing else may be asked of it.
     forsaken: what the end holds was sent elsewhere while it was being opened, and the end must be told.
     retry_at, backoff: when to connect again, and the pause after that.
+    pause: seconds after which the end is looked at, even if it does not ask for it.
     due: when the end must be asked for outcomes, whether or not it has something.
     leave_by: being drained: when what it holds is sent elsewhere; None otherwise.
     probe: it has the one batch that tries whether it is well again.
@@ -50,6 +52,7 @@ class Slot:
         self.forsaken = False
         self.retry_at = 0.0
         self.backoff = 0.0
+        self.pause = math.inf
         self.due = 0.0
         self.leave_by: float | None = None
         self.probe = False

@@ -72,6 +72,10 @@ class TopicPool(PoolSender):
         self._told_confirmed = Runs()
         self._told_settled = Runs()
         self._rejected = Runs()
+        self._copied: set[str] = set()
+        """Names of which that was said."""
+        self._unsure = Runs()
+        """What may have failed to reach a member: that was told, and must not be told as confirmed."""
         self._missed: list[tuple[int, int, str]] = []
         """Positions that a member goes without, until that was told."""
         self.dropped = 0
@@ -101,6 +105,25 @@ class TopicPool(PoolSender):
         member.slots.add(slot.name)
         self._of[slot.name] = member
         self._view = None
+        self._warn_of_copies(slot.name, member)
+
+    def _warn_of_copies(self, name: str, member: _Member) -> None:
+        """A name at endpoints of different members gets a copy by each: say so, once a name."""
+        mine = {each for each in self.slots[name].end.subscriptions or () if each}
+        for other, its in self._of.items():
+            if its is member:
+                continue
+            twice = mine.intersection(self.slots[other].end.subscriptions or ()) - self._copied
+            if twice:
+                self._copied |= twice
+                log.warning(
+                    "%s: %s is subscribed to at %s and at %s, where other names differ, so it gets each message from"
+                    " both; subscribe to the same names at both, or to it at one of them",
+                    self.url,
+                    ", ".join(map(repr, sorted(twice))),
+                    other,
+                    name,
+                )
 
     def _gone(self, slot: Slot) -> None:
         member = self._of.get(slot.name)
@@ -225,6 +248,7 @@ class TopicPool(PoolSender):
             if kind in {OutcomeKind.FAILED, OutcomeKind.UNKNOWN}:
                 # It cannot be had by all of them, and that is for the receipt to say.
                 self._done.append(outcome)
+                self._unsure.add(first, stop)
             if kind is OutcomeKind.REJECTED:
                 self._rejected.add(first, stop)
             member.confirmed.add(first, stop)
@@ -251,7 +275,8 @@ class TopicPool(PoolSender):
         """Report what every member has taken, of these positions."""
         for a, b in self._common(first, stop, "confirmed"):
             for c, d in self._told_confirmed.add(a, b):
-                self._done += self._confirmed(c, d)
+                for e, f in self._unsure.missing(c, d):
+                    self._done += self._confirmed(e, f)
         for a, b in self._common(first, stop, "settled"):
             for c, d in self._told_settled.add(a, b):
                 if not self._retains:

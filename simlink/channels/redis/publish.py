@@ -69,6 +69,8 @@ class Publisher(SenderDriver):
 
     def outcomes(self, timeout: float) -> Sequence[Outcome]:
         deadline = time.monotonic() + timeout
+        if timeout <= 0:
+            self._look()  # nothing is waited for below, and nothing would be read
         while True:
             self._read()
             if self._ready:
@@ -83,6 +85,16 @@ class Publisher(SenderDriver):
                 self._wire.wait(left, self._waker)
             except Lost as error:
                 self._broken = send_failure(error, url=self._address.url, retryable=True)
+
+    def _look(self) -> None:
+        if self._wire is not None and self._broken is None:
+            try:
+                self._wire.wait(0.0)
+            except Lost as error:
+                self._broken = send_failure(error, url=self._address.url, retryable=True)
+
+    def waits_for(self) -> Sequence[tuple[int, int]]:
+        return () if self._wire is None or self._broken is not None else (self._wire.waits_for(),)
 
     def wake(self) -> None:
         self._waker.set()

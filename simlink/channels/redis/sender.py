@@ -91,6 +91,8 @@ class RedisSender(SenderDriver):
 
     def outcomes(self, timeout: float) -> Sequence[Outcome]:
         deadline = time.monotonic() + timeout
+        if timeout <= 0 and self._wire is not None and self._broken is None:
+            self._look()  # nothing is waited for below, and nothing would be read
         while True:
             self._read()
             if self._ready:
@@ -116,6 +118,10 @@ class RedisSender(SenderDriver):
     @property
     def idle_interval(self) -> float:
         return float("inf")  # nothing is to be kept alive; a lost connection is noticed by the next call
+
+    def waits_for(self) -> Sequence[tuple[int, int]]:
+        wire = self._wire
+        return () if wire is None or self._broken is not None else (wire.waits_for(),)
 
     def close(self, timeout: float) -> None:
         if self._closed:

@@ -121,6 +121,10 @@ class Wire:
         except OSError as error:
             raise Lost(str(error)) from error
 
+    def waits_for(self) -> tuple[int, int]:
+        """The descriptor, and what is polled for there, for whoever waits for many at once."""
+        return self._socket.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0)
+
     @property
     def unsent(self) -> bool:
         return bool(self._out)
