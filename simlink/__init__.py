@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from simlink.generators.evolution import evolve as evolve
     from simlink.generators.filtered import where as where
     from simlink.generators.generator import Generator as Generator
+    from simlink.generators.own_types.entry import from_type as from_type
     from simlink.generators.record import record as record
     from simlink.generators.replay import Replay as Replay
     from simlink.generators.replay import replay as replay
@@ -156,6 +157,7 @@ _HOMES = {
     "evolve": "generators.evolution",
     "where": "generators.filtered",
     "Generator": "generators.generator",
+    "from_type": "generators.own_types.entry",
     "record": "generators.record",
     "Replay": "generators.replay",
     "replay": "generators.replay",
