@@ -50,8 +50,8 @@ class _Maybe(Field):
 
 
 def one_of(options: Sequence[Any], weights: Sequence[float] | None = None) -> Field:
-    """On every row the value of one of these fields, evenly or by weight: ``one_of([fields.integer(0, 9), "none"])``. All
-    of them are drawn on every row. Identical everywhere, as far as the fields are.
+    """On every row the value of one of these fields, evenly or by weight: ``one_of([fields.uuid(), "none"])``. All of
+    them are drawn on every row. Identical everywhere, as far as the fields are.
 
     Raises:
         ConfigError: no fields, or weights as in `choice`.

@@ -54,13 +54,15 @@ def test_one_of_takes_by_weight():
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"[A-Z]{2}-\d{4}(-dev|-prod)?", r"^a+b*c$", r"\w{1,3}\s[^a-y0-9]?", r"x|yy|(z{2,3}){2}", r".", r"[^\d]{3}", r"\D\W", "", r"é[à-ü]?"],
+    [r"[A-Z]{2}-\d{4}(-dev|-prod)?", r"^a+b*c$", r"\w{1,3}\s[^a-y0-9]?", r"x|yy|(z{2,3}){2}",
+     r".", r"[^\d]{3}", r"\D\W", "", r"é[à-ü]?"],
 )  # fmt: skip
 def test_matching_writes_what_matches(pattern):
     values = column(fields.matching(pattern), 500)
     assert all(re.fullmatch(pattern, value) for value in values)
     low, high = widths(pattern)
-    assert {low, high} >= {min(map(len, values)), max(map(len, values))} or low <= min(map(len, values))
+    assert low <= min(map(len, values))
+    assert max(map(len, values)) <= high
 
 
 def test_matching_takes_every_branch_and_length_alike():
@@ -72,7 +74,8 @@ def test_matching_takes_every_branch_and_length_alike():
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("(a", "not a regular"), (r"(a)\1", "back-reference"), ("a(?=b)", "look-ahead"), ("a^b", "anchor"), ("(?i)a", "flags"),
+    [("(a", "not a regular"), (r"(a)\1", "back-reference"), ("a(?=b)", "look-ahead"), ("a^b", "anchor"),
+     ("(?i)a", "flags"),
      ("a{2000}", "2,000 characters"), (r"\ba", "anchor"), (5, "is text"), ("(?i:a)", "subpattern")],
 )  # fmt: skip
 def test_matching_refuses_what_it_cannot_write(pattern, message):
@@ -138,10 +141,8 @@ def test_the_normal_distribution_function():
     z = np.linspace(-12, 12, 4_801)
     exact = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in z])
     assert np.abs(normal_cdf(z) - exact).max() < 1e-14
-    assert (
-        normal_cdf(np.array([-40.0, 0.0, 40.0])).tolist() == [0.0, 0.5, 1.0]
-        or normal_cdf(np.array([-40.0]))[0] < 1e-290
-    )
+    assert normal_cdf(np.array([0.0, 40.0])).tolist() == [0.5, 1.0]
+    assert normal_cdf(np.array([-40.0]))[0] < 1e-290
 
 
 @pytest.mark.parametrize("weight", [-0.9, -0.3, 0.0, 0.5, 0.95, 1.0])
@@ -165,7 +166,7 @@ def test_a_coupling_reaches_through_conditions_and_nested_records():
         "price.net": fields.when("on", True, fields.coupled(fields.uniform(1, 9))),
         "weight": fields.when("on", True, fields.coupled(fields.lognormal(), {"price.net": 0.9})),
     }
-    g = simlink.record("r", on=fields.boolean(), x=fields.Field and fields.record(**inner), seed=7)
+    g = simlink.record("r", on=fields.boolean(), x=fields.record(**inner), seed=7)
     rows = [row["x"] for row in g[:10_000] if row["on"]]
     assert spearman([r["price.net"] for r in rows], [r["weight"] for r in rows]) > 0.85
 
