@@ -179,7 +179,8 @@ def _statistics(name: str, kind: FieldType, values: list[Any]) -> FieldStatistic
     repeated = len(counts) < len(present) or len(counts) == 1
     top = tuple((v, c / len(present)) for v, c in counts.most_common(_TOP)) if repeated else ()
     missing = 1 - len(present) / len(values)
-    return FieldStatistics(name, kind.kind.value, missing, len(counts), *stats, top)
+    mean, std, low, p05, median, p95, high = stats
+    return FieldStatistics(name, kind.kind.value, missing, len(counts), mean, std, low, p05, median, p95, high, top)
 
 
 def numbers_of(kind: FieldType, present: list[Any]) -> Any:
