@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any
 
 from simlink.block import Block
@@ -88,15 +90,19 @@ def _one_by_one(first: Chunk, rest: Iterator[Chunk], encode: Callable[[Chunk], A
 
 
 def _by_workers(source: Source, stop: int, encode: Callable[[Chunk], Any], workers: int) -> Iterator[tuple[int, Any]]:
-    """The encoded parts in their order."""
+    """The encoded parts in their order: tables, or the paths of files that hold the text and are the taker's."""
     from concurrent.futures import Future, ProcessPoolExecutor
     from multiprocessing import get_context
 
     waiting: deque[Future[tuple[int, Any]]] = deque()
-    # The generator goes to each worker once: its pools and tables are made there, and not anew for every part.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(source, encode)
-    ) as pool:
+    # Text comes by files, which the kernel copies; through a pipe it would keep this process as busy as a worker. The
+    # generator goes to each worker once: its pools and tables are made there, and not anew for every part.
+    with (
+        TemporaryDirectory(prefix="simlink-") as folder,
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(source, encode, folder)
+        ) as pool,
+    ):
         for first in range(0, max(stop, 1), _TASK_ROWS):
             waiting.append(pool.submit(_make, first, min(first + _TASK_ROWS, stop)))
             # A few are made ahead of what is being written, no more.
@@ -106,26 +112,52 @@ def _by_workers(source: Source, stop: int, encode: Callable[[Chunk], Any], worke
             yield waiting.popleft().result()
 
 
-_work: tuple[Any, Callable[[Chunk], Any]] | None = None
-"""In a worker: what it makes records of, and into."""
+_work: tuple[Any, Callable[[Chunk], Any], str] | None = None
+"""In a worker: what it makes records of, into what, and where."""
 
 
-def _begin(source: Any, encode: Callable[[Chunk], Any]) -> None:
+def _begin(source: Any, encode: Callable[[Chunk], Any], folder: str) -> None:
     global _work
-    _work = source, encode
+    _work = source, encode, folder
 
 
 def _make(first: int, stop: int) -> tuple[int, Any]:
     """In a worker: some blocks, encoded."""
     assert _work is not None
-    source, encode = _work
-    chunks = list(source.chunks(first, stop)) or [source.generator.make_block(0)[:0]]
-    parts = [encode(chunk) for chunk in chunks]
-    if isinstance(parts[0], bytes):
-        return sum(map(len, chunks)), b"".join(parts)
+    source, encode, folder = _work
+    rows = 0
+    tables = []
+    path = Path(folder, str(first))
+    with path.open("wb") as file:
+        for chunk in source.chunks(first, stop):
+            rows += len(chunk)
+            part = encode(chunk)
+            if isinstance(part, bytes):
+                file.write(part)
+            else:
+                tables.append(part)
+    if not tables and not rows:
+        nothing = encode(source.generator.make_block(0)[:0])
+        return 0, path if isinstance(nothing, bytes) else nothing
+    if not tables:
+        return rows, path
     import pyarrow as pa
 
-    return sum(map(len, chunks)), pa.concat_tables(parts)
+    path.unlink()
+    return rows, pa.concat_tables(tables)
+
+
+def _append(file: IO[bytes], part: Path) -> None:
+    """Move what a worker wrote to the end of the file."""
+    file.flush()
+    with part.open("rb") as made:
+        try:
+            out, size, at = file.fileno(), os.fstat(made.fileno()).st_size, 0
+            while at < size:
+                at += os.sendfile(out, made.fileno(), at, size - at)
+        except (AttributeError, io.UnsupportedOperation):
+            shutil.copyfileobj(made, file)
+    part.unlink()
 
 
 @contextmanager
@@ -159,8 +191,8 @@ def _format(kind: str, names: list[str]) -> tuple[Callable[[Chunk], Any], Callab
 
 
 @contextmanager
-def _plain(file: IO[bytes]) -> Iterator[Callable[[bytes], object]]:
-    yield file.write
+def _plain(file: IO[bytes]) -> Iterator[Callable[[bytes | Path], object]]:
+    yield lambda part: _append(file, part) if isinstance(part, Path) else file.write(part)
 
 
 def encode_ndjson(chunk: Chunk) -> bytes:
@@ -190,11 +222,12 @@ class EncodeCsv:
         return _lines(rows)
 
     @contextmanager
-    def open(self, file: IO[bytes]) -> Iterator[Callable[[bytes], object]]:
+    def open(self, file: IO[bytes]) -> Iterator[Callable[[bytes | Path], object]]:
         """Write the header; gives what writes rows."""
         if self.names:
             file.write(_lines([self.names]))
-        yield file.write
+        with _plain(file) as write:
+            yield write
 
 
 def _lines(rows: Any) -> bytes:
