@@ -12,8 +12,10 @@ machine is not its own.
 from __future__ import annotations
 
 import argparse
+import filecmp
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -227,11 +229,28 @@ def contenders() -> dict[str, Callable[[int], int]]:
     }
 
 
+def by_workers(rows: int, repeat: int) -> dict[str, float]:
+    """``write(…, workers=2)`` beside one, by the clock: half of the rounds begin with either. The file's first record
+    waits for processes to start (each imports NumPy), so that a short file says nothing."""
+    log = catalog.access_log(seed=7)
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(repeat):
+            for workers in (1, 2) if i % 2 else (2, 1):
+                begun = time.perf_counter()
+                log.write(f"{folder}/{workers}.ndjson", rows, workers=workers)
+                seconds[workers].append(time.perf_counter() - begun)
+        assert filecmp.cmp(f"{folder}/1.ndjson", f"{folder}/2.ndjson", shallow=False)
+    one, two = (rows / statistics.median(seconds[w]) for w in (1, 2))
+    return {"one": one, "two": two, "times": two / one}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--workers-rows", type=int, default=4_000_000, help="of the file by two workers; 0 for none")
     options = parser.parse_args()
     runs = contenders()
     rates: dict[str, list[float]] = {name: [] for name in runs}
@@ -243,12 +262,17 @@ def main() -> None:
             made = run(options.rows)
             rates[name].append(made / (time.process_time() - begun))
     median = {name: statistics.median(values) for name, values in rates.items()}
+    shared = by_workers(options.workers_rows, min(options.repeat, 3)) if options.workers_rows else {}
     if options.json:
-        print(json.dumps({"rates": median, "reach": REACH}))
+        print(json.dumps({"rates": median, "reach": REACH, "workers": shared}))
         return
     for name, rate in median.items():
         reach = f"   reach {REACH[name] / 1e6:.1f}" if name in REACH else ""
         print(f"{name:40} {rate / 1e6:8.3f} M/s{reach}")
+    if shared:
+        print(f"access_log to NDJSON, one worker         {shared['one'] / 1e6:8.3f} M/s by the clock")
+        times = f"{shared['times']:.2f}x one, reach 1.7x"
+        print(f"access_log to NDJSON, two workers        {shared['two'] / 1e6:8.3f} M/s: {times}")
 
 
 if __name__ == "__main__":

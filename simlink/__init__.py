@@ -73,7 +73,9 @@ if TYPE_CHECKING:
     from simlink.generators.combine import mix as mix
     from simlink.generators.evolution import evolve as evolve
     from simlink.generators.filtered import where as where
+    from simlink.generators.fitting.entry import fit as fit
     from simlink.generators.generator import Generator as Generator
+    from simlink.generators.own_types.entry import from_type as from_type
     from simlink.generators.record import record as record
     from simlink.generators.replay import Replay as Replay
     from simlink.generators.replay import replay as replay
@@ -156,7 +158,9 @@ _HOMES = {
     "mix": "generators.combine",
     "evolve": "generators.evolution",
     "where": "generators.filtered",
+    "fit": "generators.fitting.entry",
     "Generator": "generators.generator",
+    "from_type": "generators.own_types.entry",
     "record": "generators.record",
     "Replay": "generators.replay",
     "replay": "generators.replay",

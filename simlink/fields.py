@@ -8,6 +8,7 @@ machine. ``field | function`` maps a whole column, ``field.map(function)`` each 
 from __future__ import annotations
 
 from simlink.generators.chains import markov
+from simlink.generators.coupling import coupled
 from simlink.generators.draws import (
     boolean,
     choice,
@@ -25,6 +26,9 @@ from simlink.generators.field import Field
 from simlink.generators.foreign import foreign
 from simlink.generators.nesting import list_ as list  # noqa: A004 – read as fields.list, next to fields.record
 from simlink.generators.nesting import nested as record
+from simlink.generators.options import maybe, one_of
+from simlink.generators.patterns import matching
+from simlink.generators.quantiles import moment, quantiles
 from simlink.generators.relations import ref, when
 from simlink.generators.seasons import season
 from simlink.generators.states import ar1, walk
@@ -37,6 +41,7 @@ __all__ = [
     "boolean",
     "choice",
     "constant",
+    "coupled",
     "event_time",
     "faker",
     "foreign",
@@ -44,8 +49,13 @@ __all__ = [
     "list",
     "lognormal",
     "markov",
+    "matching",
+    "maybe",
+    "moment",
     "normal",
+    "one_of",
     "pool",
+    "quantiles",
     "record",
     "ref",
     "season",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import inspect
+from typing import Any
+
 import click
 
 
@@ -15,6 +19,14 @@ def command() -> None:
         about = (make.__doc__ or "").strip().partition("\n")[0]
         schema = make(seed=0).schema
         click.echo(f"{name}: {about}" if about else name)
+        options = [p for p in inspect.signature(make).parameters.values() if p.name != "seed"]
+        if options:
+            click.echo(f"  options: {', '.join(f'{p.name}={_shown(p.default)}' for p in options)}")
         width = max(map(len, schema))
         for field, kind in schema.fields.items():
             click.echo(f"  {field:<{width}}  {kind.kind.value}{' or null' if kind.optional else ''}")
+
+
+def _shown(default: Any) -> str:
+    """A default as it can be typed."""
+    return repr(default.isoformat()) if isinstance(default, dt.date) else repr(default)

@@ -8,6 +8,8 @@ COMMANDS = {
     "preview": "Show the first records of a SPEC.",
     "catalog": "List the ready-made records and their fields.",
     "generate": "Write records to a file.",
+    "plot": "Draw how the fields of a SPEC are distributed.",
+    "schema": "Print the JSON Schema or the .proto of a SPEC.",
     "send": "Send records to a URL, and report what became of each.",
     "receive": "Receive from a URL, and verify what came.",
     "demo": "Send between two processes, and prove that all arrived.",
@@ -33,8 +35,8 @@ Options:
   --version   Show the version.
   -h, --help  Show this; behind a command, what that takes.
 
-  SPEC is a name of the catalog, module:object, replay:FILE, or - (NDJSON from
-  standard input).
+  SPEC is a name of the catalog, also with options as 'clickstream(users=100)',
+  module:object, replay:FILE, or - (NDJSON from standard input).
 
   Exit status: 0 done, 1 something was lost or failed, 2 bad usage, 130
   interrupted.

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simlink.cli.output import say
 from simlink.errors import ConfigError, did_you_mean
 
-__all__ = ["load_spec", "with_faults"]
+if TYPE_CHECKING:
+    from simlink.generators.generator import Generator
+
+__all__ = ["load_generator", "load_spec", "with_faults"]
 
 
 def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
     """The source that SPEC names.
 
     Args:
-        spec: a name of the catalog, ``module:object``, ``replay:FILE``, or ``-`` for NDJSON from standard input.
+        spec: a name of the catalog, also with options as ``clickstream(users=100)``, ``module:object``,
+            ``replay:FILE``, or ``-`` for NDJSON from standard input.
         seed: for what is drawn from one; None draws a random one.
         on_error: of a file's line that does not parse: "skip" (it is shown on stderr) or "stop".
 
@@ -40,14 +45,60 @@ def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
         policy: Any = on_error
         return replay(where, format=kind, on_error=policy, on_bad_line=shown)
     module, colon, name = spec.partition(":")
-    if colon:
+    if colon and "(" not in module:
         return _from_module(spec, module, name, seed)
+    return _from_catalog(spec, seed)
+
+
+def load_generator(spec: str, seed: int | None) -> Generator:
+    """The generator that SPEC names.
+
+    Raises:
+        ConfigError: as `load_spec`, or it is something else.
+    """
+    from simlink.generators.generator import Generator
+
+    found = load_spec(spec, seed)
+    if not isinstance(found, Generator):
+        raise ConfigError(f"SPEC {spec!r}: needs a generator, which has fields; this is recorded or made one by one")
+    return found
+
+
+def _from_catalog(spec: str, seed: int | None) -> Any:
+    """``clickstream``, or ``clickstream(users=100, format="iso")``: only names and plain values can be written."""
     from simlink.generators import catalog
 
-    if spec not in catalog.names():
-        hint = did_you_mean(spec, catalog.names())
-        raise ConfigError(f"no SPEC {spec!r}{hint} (or module:object, replay:FILE, -)")
-    return catalog.get(spec)(seed=seed)
+    name, bracket, _ = spec.partition("(")
+    name = name.strip()
+    if name not in catalog.names():
+        hint = did_you_mean(name, catalog.names())
+        raise ConfigError(f"no SPEC {name!r}{hint} (or module:object, replay:FILE, -)")
+    make = catalog.get(name)
+    options: dict[str, Any] = {}
+    if bracket:
+        known = inspect.signature(make).parameters
+        for option, value in _options(spec).items():
+            if option not in known:
+                raise ConfigError(f"SPEC {spec!r}: {name} has no option {option!r}{did_you_mean(option, known)}")
+            options[option] = value
+    if seed is not None and "seed" in options:
+        raise ConfigError(f"SPEC {spec!r} has a seed, and --seed is another one: give it once")
+    return make(**{"seed": seed, **options})
+
+
+def _options(spec: str) -> dict[str, Any]:
+    expected = f"SPEC {spec!r}: expected something like 'clickstream(users=100)'"
+    try:
+        call = ast.parse(spec.strip(), mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+            raise ConfigError(f"{expected}: options have names")
+        return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except SyntaxError as error:
+        raise ConfigError(f"{expected}: {error.msg} at character {error.offset}") from error
+    except (ValueError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{expected}: values are numbers, texts, lists and the like") from error
 
 
 def with_faults(found: Any, text: str | None) -> Any:

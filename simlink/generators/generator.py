@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from simlink.block import Block, Schema
@@ -15,9 +15,14 @@ from simlink.generators.field import BLOCK_ROWS
 from simlink.generators.seeding import check_seed
 
 if TYPE_CHECKING:
+    import os
+
     import pandas as pd
     import pyarrow as pa
 
+    from simlink.generators.arrivals import Arrivals
+    from simlink.generators.describe import Description
+    from simlink.generators.plotting import Plot
     from simlink.generators.preview import Preview
 
 __all__ = ["BLOCK_ROWS", "Generator"]
@@ -227,6 +232,78 @@ class Generator(ABC):
         from simlink.generators.frames import to_arrow
 
         return to_arrow(self, n)
+
+    def describe(self, n: int = 10_000) -> Description:
+        """Statistics of the first ``n`` records, a line a field: what is missing, how many different values, mean,
+        spread and quantiles of numbers, the most frequent values. Text in a terminal, HTML in a notebook.
+
+        Raises:
+            ConfigError: ``n`` is not an integer from 1 up, or there are no records.
+        """
+        from simlink.generators.describe import describe
+
+        return describe(self, n)
+
+    def plot(self, n: int = 10_000, *, arrivals: Arrivals | None = None) -> Plot:
+        """A picture of the first ``n`` records: a histogram of numbers, bars of categories, rank and frequency of keys,
+        records over event time, and the rate of ``arrivals`` if given. It shows itself in a notebook; ``save(file)``
+        writes .png, .svg, .pdf or .html, ``figure`` is matplotlib's.
+
+        Raises:
+            MissingExtra: matplotlib is not installed.
+            ConfigError: ``n`` is not an integer from 1 up, or there are no records.
+        """
+        from simlink.generators.plotting import plot
+
+        return plot(self, n, arrivals)
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON Schema (draft 2020-12) that every record is valid under. ``simlink.Protobuf(g).proto_text()`` is the
+        same for Protobuf.
+
+        Raises:
+            ConfigError: a field of bytes, which JSON has not.
+        """
+        from simlink.generators.json_schemas import json_schema
+
+        return json_schema(self.schema)
+
+    def write(
+        self,
+        file: str | os.PathLike[str],
+        n: int | None = None,
+        *,
+        format: str | None = None,
+        workers: int = 1,
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> int:
+        """Write the first ``n`` records (all, where there is an end) to a file; how many they were. No more than some
+        blocks are in memory.
+
+        Args:
+            file: a path; what is there is replaced. ``"-"`` is standard output (not for Parquet).
+            n: how many; None for all.
+            format: ``"ndjson"``, ``"csv"`` (what is nested is JSON in its cell, None an empty cell), ``"parquet"`` or
+                ``"arrow"`` (IPC); by default what the suffix says, else NDJSON.
+            workers: processes that make them (spawned: a script needs ``if __name__ == "__main__":``). The file is the
+                same for any number: byte for byte, of Parquet and Arrow the same table.
+            progress: called with (records written, records in all) after every part.
+
+        Raises:
+            ConfigError: an unknown format, None for a generator without an end, a file that cannot be written.
+            MissingExtra: pyarrow is not installed, for Parquet and Arrow.
+            EncodeError: a record that the format cannot hold.
+        """
+        from simlink.generators.files import write_records
+        from simlink.generators.source import GeneratorSource
+
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
+            raise ConfigError(f"expected a number of records from 0 up, not {n!r}")
+        return write_records(GeneratorSource(self), file, n, format, workers, progress)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first records."""
+        return self.preview()._repr_html_()
 
     def digest(self, n: int) -> str:
         """blake2b-128, in hexadecimal, over the first ``n`` records in a canonical form: the JSON of each (fields in

@@ -58,3 +58,15 @@ def test_failover_in_a_notebook():
     tables = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
     assert ["dead" in table for table in tables[:3]] == [False, True, False]
     assert any("0 lost" in output.get("text", "") for output in outputs)
+
+
+def test_a_notebook_from_a_sample_to_proof():
+    """A kernel of its own, which draws and sends; its cells assert what they show."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("matplotlib")
+    notebook = nbformat.read(EXAMPLES / "fit-send-verify.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
+    assert {"text/html", "image/png"} <= kinds

@@ -47,13 +47,15 @@ def complaint(stderr):
 def test_help_lists_every_command_and_loads_no_library():
     program = "import sys; from simlink.cli import main; main(['--help']); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    for name in ("preview", "send", "receive", "demo", "brokers", "doctor", "catalog", "generate"):
+    names = ("preview", "send", "receive", "demo", "brokers", "doctor", "catalog", "generate", "plot", "schema")
+    for name in names:
         assert f"  {name} " in out
     assert {"click", "numpy", "rich"}.isdisjoint(out.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
-    "command", ["preview", "catalog", "generate", "send", "receive", "demo", "brokers", "brokers up", "doctor"]
+    "command",
+    ["preview", "catalog", "generate", "plot", "schema", "send", "receive", "demo", "brokers", "brokers up", "doctor"],
 )
 def test_every_command_has_its_help(cli, command):
     status, out, _ = cli(*command.split(), "--help")
@@ -464,3 +466,85 @@ def test_the_past_is_sent_first(cli):
         )
     report = json.loads(out.splitlines()[-1])
     assert (status, report["sent"], report["backfilled"], report["valid"]) == (0, 50, 50, True)
+
+
+# --- SPEC with options, pictures, schemas
+
+
+def test_a_catalog_name_takes_options(cli):
+    status, out, _ = cli("preview", "clickstream(users=1, seed=7)", "-n", 3)
+    assert (status, "seed 7" in out) == (0, True)
+    assert cli("preview", "clickstream( conversion=0 )", "--seed", 7)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("clickstream(usrs=3)", "did you mean 'users'"),
+        ("clickstraem(users=3)", "did you mean 'clickstream'"),
+        ("clickstream(users=)", "invalid syntax at character"),
+        ("clickstream(3)", "options have names"),
+        ("clickstream(**{'users': 3})", "options have names"),
+        ("clickstream(users=open('x'))", "values are numbers"),
+        ("clickstream(users=3).take(5)", "options have names"),
+        ("clickstream(users=-3)", "zipf: n is an integer"),
+        ("clickstream(users=3", "at character"),
+    ],
+)
+def test_what_is_wrong_with_a_specs_options_is_said(cli, spec, message):
+    status, _, err = cli("preview", spec)
+    assert (status, message in complaint(err)) == (2, True), err
+
+
+def test_a_spec_has_one_seed(cli):
+    status, _, err = cli("preview", "clickstream(seed=3)", "--seed", 3)
+    assert (status, "give it once" in complaint(err)) == (2, True)
+
+
+def test_the_catalog_lists_options_and_fields(cli):
+    _, out, _ = cli("catalog")
+    for name in catalog.names():
+        assert f"{name}: " in out
+    assert "  options: users=50000, products=2000," in out
+    assert any(line.split() == ["quantity", "int", "or", "null"] for line in out.splitlines())
+
+
+def test_a_schema_is_printed_for_other_languages(cli):
+    _, out, _ = cli("schema", "clickstream")
+    assert json.loads(out) == catalog.clickstream().json_schema()
+    _, out, _ = cli("schema", "clickstream", "--format", "proto")
+    assert out.rstrip() == simlink.Protobuf(catalog.clickstream()).proto_text().rstrip()
+
+
+def test_a_picture_is_written(cli, tmp_path):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "x.html"
+    options = ("--count", 500, "--seed", 7, "--arrivals", "poisson(200)", "--out", file)
+    assert cli("plot", "clickstream(users=50)", *options)[0] == 0
+    assert file.read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["plot", "clickstream", "--out", "x.gif"], "a picture is .png"),
+        (["plot", "clickstream", "--out", "x.png", "--arrivals", "poison(1)"], "poisson"),
+        (["schema", "-"], "needs a generator"),
+        (["generate", "clickstream", "--count", "1", "--out", "/nowhere/x.csv"], "cannot write /nowhere/x.csv"),
+    ],
+)
+def test_bad_usage_of_plot_schema_and_generate(cli, args, message):
+    status, _, err = cli(*args)
+    assert (status, message in complaint(err)) == (2, True), err
+
+
+def test_generate_writes_arrow(cli, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    file = tmp_path / "x.arrow"
+    assert cli("generate", "clickstream", "--count", 5_000, "--seed", 7, "--out", file)[0] == 0
+    with arrow.OSFile(str(file)) as opened:
+        assert arrow.ipc.open_file(opened).read_all().to_pylist() == catalog.clickstream(seed=7)[:5_000]
+    options = ("--count", "3", "--seed", "7", "--format", "arrow", "--out", "-")
+    command = [sys.executable, "-m", "simlink.cli", "generate", "clickstream", *options]
+    piped = subprocess.run(command, capture_output=True, check=True, timeout=120).stdout
+    assert arrow.ipc.open_stream(piped).read_all().to_pylist() == catalog.clickstream(seed=7)[:3]

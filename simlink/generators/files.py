@@ -1,0 +1,298 @@
+"""Records into files: NDJSON, CSV, Parquet and Arrow, block by block, by one process or by several."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING, Any
+
+from simlink.block import Block
+from simlink.errors import ConfigError, MissingExtra, did_you_mean
+
+if TYPE_CHECKING:
+    from simlink.generators.source import Chunk, Source
+
+__all__ = ["FORMATS", "write_records"]
+
+FORMATS = ("ndjson", "csv", "parquet", "arrow")
+_SUFFIXES = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow",
+             ".feather": "arrow"}  # fmt: skip
+_TASK_ROWS = 16 * 4096
+Progress = Callable[[int, "int | None"], object]
+
+
+def write_records(
+    source: Source,
+    out: str | os.PathLike[str],
+    count: int | None,
+    kind: str | None,
+    workers: int,
+    progress: Progress | None,
+) -> int:
+    """The first ``count`` records of a source (all for None, where there is an end) into a file; how many they were.
+    ``"-"`` is standard output. See `Generator.write`.
+
+    Raises:
+        ConfigError: an unknown format, one that needs a file for standard output, a source that cannot be divided
+            among workers or has no end, a file that cannot be written.
+        MissingExtra: pyarrow is not installed.
+    """
+    from simlink.generators.source import GeneratorSource
+
+    kind = kind or _SUFFIXES.get(Path(out).suffix.lower(), "ndjson")
+    if kind not in FORMATS:
+        raise ConfigError(f"unknown format {kind!r}{did_you_mean(str(kind), FORMATS)}: there are {', '.join(FORMATS)}")
+    if kind == "parquet" and str(out) == "-":
+        raise ConfigError("the format parquet needs a file: it cannot be written to a pipe")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"workers: expected a number from 1 up, not {workers!r}")
+    if workers > 1 and not isinstance(source, GeneratorSource):
+        raise ConfigError(f"workers: only a generator can be divided among workers, not {source.name}")
+    if count is None and isinstance(source, GeneratorSource) and source.length is None:
+        raise ConfigError(f"{source.name} has no end: say how many records")
+    total = source.length if count is None else count if source.length is None else min(count, source.length)
+    chunks = source.chunks(0, count)
+    first = next(chunks, None)
+    if first is None:
+        # A file without records still has its columns, where they are known.
+        first = source.generator.make_block(0)[:0] if isinstance(source, GeneratorSource) else []
+    encode, open_writer = _format(kind, _names(first))
+    rows = 0
+    with _file(out) as file, open_writer(file) as write:
+        parts = _one_by_one(first, chunks, encode) if workers == 1 else _by_workers(source, total or 0, encode, workers)
+        for length, part in parts:
+            write(part)
+            rows += length
+            if progress is not None:
+                progress(rows, total)
+    return rows
+
+
+def _names(chunk: Chunk) -> list[str]:
+    """The names of the fields, of records that have some."""
+    if isinstance(chunk, Block):
+        return list(chunk.schema)
+    return [str(name) for name in chunk[0]] if chunk and isinstance(chunk[0], dict) else []
+
+
+def _one_by_one(first: Chunk, rest: Iterator[Chunk], encode: Callable[[Chunk], Any]) -> Iterator[tuple[int, Any]]:
+    yield len(first), encode(first)
+    for chunk in rest:
+        yield len(chunk), encode(chunk)
+
+
+def _by_workers(source: Source, stop: int, encode: Callable[[Chunk], Any], workers: int) -> Iterator[tuple[int, Any]]:
+    """The encoded parts in their order: tables, or the paths of files that hold the text and are the taker's."""
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    waiting: deque[Future[tuple[int, Any]]] = deque()
+    # Text comes by files, which the kernel copies; through a pipe it would keep this process as busy as a worker. The
+    # generator goes to each worker once: its pools and tables are made there, and not anew for every part.
+    with (
+        TemporaryDirectory(prefix="simlink-") as folder,
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(source, encode, folder)
+        ) as pool,
+    ):
+        for first in range(0, max(stop, 1), _TASK_ROWS):
+            waiting.append(pool.submit(_make, first, min(first + _TASK_ROWS, stop)))
+            # A few are made ahead of what is being written, no more.
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+_work: tuple[Any, Callable[[Chunk], Any], str] | None = None
+"""In a worker: what it makes records of, into what, and where."""
+
+
+def _begin(source: Any, encode: Callable[[Chunk], Any], folder: str) -> None:
+    global _work
+    _work = source, encode, folder
+
+
+def _make(first: int, stop: int) -> tuple[int, Any]:
+    """In a worker: some blocks, encoded."""
+    assert _work is not None
+    source, encode, folder = _work
+    rows = 0
+    tables = []
+    path = Path(folder, str(first))
+    with path.open("wb") as file:
+        for chunk in source.chunks(first, stop):
+            rows += len(chunk)
+            part = encode(chunk)
+            if isinstance(part, bytes):
+                file.write(part)
+            else:
+                tables.append(part)
+    if not tables and not rows:
+        nothing = encode(source.generator.make_block(0)[:0])
+        return 0, path if isinstance(nothing, bytes) else nothing
+    if not tables:
+        return rows, path
+    import pyarrow as pa
+
+    path.unlink()
+    return rows, pa.concat_tables(tables)
+
+
+def _append(file: IO[bytes], part: Path) -> None:
+    """Move what a worker wrote to the end of the file."""
+    file.flush()
+    with part.open("rb") as made:
+        try:
+            out, size, at = file.fileno(), os.fstat(made.fileno()).st_size, 0
+            while at < size:
+                at += os.sendfile(out, made.fileno(), at, size - at)
+        except (AttributeError, io.UnsupportedOperation):
+            shutil.copyfileobj(made, file)
+    part.unlink()
+
+
+@contextmanager
+def _file(out: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    if str(out) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        file = Path(out).open("wb")  # noqa: SIM115 – closed below
+    except OSError as error:
+        raise ConfigError(f"cannot write {os.fspath(out)}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+# --- the formats: what encodes a chunk (in a worker, too), and what writes it
+
+
+def _format(kind: str, names: list[str]) -> tuple[Callable[[Chunk], Any], Callable[[IO[bytes]], Any]]:
+    if kind == "ndjson":
+        return encode_ndjson, _plain
+    if kind == "csv":
+        encode = EncodeCsv(names)
+        return encode, encode.open
+    try:
+        import pyarrow.parquet  # noqa: F401 – to see whether it is there
+    except ImportError as error:
+        raise MissingExtra(f"the format {kind}", "dataframe", package="pyarrow") from error
+    return encode_arrow, (_parquet if kind == "parquet" else _arrow)
+
+
+@contextmanager
+def _plain(file: IO[bytes]) -> Iterator[Callable[[bytes | Path], object]]:
+    yield lambda part: _append(file, part) if isinstance(part, Path) else file.write(part)
+
+
+def encode_ndjson(chunk: Chunk) -> bytes:
+    """A line of JSON a record."""
+    from simlink.serializers.json import Json
+
+    return b"\n".join([*Json().dumps_many(chunk), b""])
+
+
+class EncodeCsv:
+    """Columns in the order of the fields; what is nested is JSON in its cell, None an empty cell."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def __call__(self, chunk: Chunk) -> bytes:
+        """The rows, without a header."""
+        if isinstance(chunk, Block):
+            return _lines(zip(*([_cell(v) for v in chunk.columns[n].tolist()] for n in self.names), strict=True))
+        known = set(self.names)
+        rows = []
+        for record in chunk:
+            if not isinstance(record, dict) or not known.issuperset(record):
+                expected = f"the fields {', '.join(self.names)}" if self.names else "fields"
+                raise ConfigError(f"the format csv: every record must have {expected}: {record!r:.200}")
+            rows.append([_cell(record.get(name)) for name in self.names])
+        return _lines(rows)
+
+    @contextmanager
+    def open(self, file: IO[bytes]) -> Iterator[Callable[[bytes | Path], object]]:
+        """Write the header; gives what writes rows."""
+        if self.names:
+            file.write(_lines([self.names]))
+        with _plain(file) as write:
+            yield write
+
+
+def _lines(rows: Any) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list | tuple):
+        from simlink.serializers.json import Json
+
+        return Json().dumps(value).decode()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value
+
+
+def encode_arrow(chunk: Chunk) -> Any:
+    """An Arrow table."""
+    import pyarrow as pa
+
+    from simlink.generators.frames import _array, _type
+
+    if not isinstance(chunk, Block):
+        return pa.Table.from_pylist(list(chunk))
+    columns = {}
+    for name, kind in chunk.schema.fields.items():
+        column = chunk.columns[name]
+        columns[name] = pa.array(column.tolist()) if _type(pa, kind) is None else _array(pa, column, kind)
+    return pa.table(columns)
+
+
+@contextmanager
+def _parquet(file: IO[bytes]) -> Iterator[Callable[[Any], None]]:
+    import pyarrow.parquet as pq
+
+    with _tables(lambda schema: pq.ParquetWriter(file, schema)) as write:
+        yield write
+
+
+@contextmanager
+def _arrow(file: IO[bytes]) -> Iterator[Callable[[Any], None]]:
+    """Arrow's IPC: a file, which can be read from any batch on; to a pipe its stream."""
+    import pyarrow as pa
+
+    make = pa.ipc.new_stream if file is sys.stdout.buffer else pa.ipc.new_file
+    with _tables(lambda schema: make(file, schema)) as write:
+        yield write
+
+
+@contextmanager
+def _tables(open_writer: Callable[[Any], Any]) -> Iterator[Callable[[Any], None]]:
+    writer: Any = None
+    schema: Any = None
+
+    def write(table: Any) -> None:
+        nonlocal writer, schema
+        if writer is None:
+            schema = table.schema
+            writer = open_writer(schema)
+        writer.write_table(table.cast(schema))
+
+    try:
+        yield write
+    finally:
+        if writer is not None:
+            writer.close()

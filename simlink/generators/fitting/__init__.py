@@ -1,0 +1,1 @@
+"""A generator that is like a sample: its marginals, categories, keys, and how they go together."""

@@ -1,0 +1,1 @@
+"""Generators from the user's own types: Python's classes, Protobuf messages, JSON Schema and Avro."""
