@@ -19,6 +19,7 @@ import numpy as np
 from simlink.channels.dedup import Deduplicator
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Hub, Origin
+from simlink.channels.link.crowding import BEYOND, check_room, grant_in_turn
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.link.withdraw import count_an_attempt, drop_moved, give_back_all, held_identities
 from simlink.channels.wire.frames import BatchFrame, FrameError, Heartbeat, Hello, Moved, Void
@@ -75,6 +76,7 @@ class Destination:
     Args:
         name, mode: what senders ask for.
         max_messages, max_bytes: the bound of each subscription's buffer, held messages included.
+        beyond: bytes that may wait beside the buffers, of all links together, without a credit; see `crowding`.
         dead: seconds of silence after which a sender's messages are not handed out before it is heard again.
         orphan_after: seconds of silence after which they are handed out nevertheless, as a repeated attempt.
         notify: called, from any thread and under the hub's lock, when something was settled while nobody looked.
@@ -88,6 +90,7 @@ class Destination:
         *,
         max_messages: int = 65_536,
         max_bytes: int = 16 * 1024 * 1024,
+        beyond: int = BEYOND,
         dead: float = 5.0,
         orphan_after: float = 10.0,
         notify: Callable[[], None] = lambda: None,
@@ -101,7 +104,9 @@ class Destination:
         self._plain: OrderedDict[bytes, ReceiverLink] = OrderedDict()
         """By scope, the one who came last at the end: stands for those who publish without a link; nobody hears what
         it would tell."""
+        self.beyond = beyond
         self.duplicates = 0
+        self.crowded = 0
         self.orphans = 0
         self._notify = notify
         self._clock = clock
@@ -170,6 +175,7 @@ class Destination:
         """Its connection is gone. What it left is kept, for it may come back."""
         link.connected = False
         link.parked.clear()
+        link.early = None
         link.expected = link.accepted
         name = link.scope + link.sender
         if self.links.get(name) is link:
@@ -225,13 +231,29 @@ class Destination:
         """Messages came; what finds no room waits in the link.
 
         Raises:
-            FrameError: out of place or beyond the credit.
+            FrameError: out of place or beyond the credit; or, BUSY, no room for it now.
         """
         self._resumed(link)
         link.park(frame)
         self._unpark(link)
+        if link.parked:
+            self.check_room(link, frame)
+        elif link.received_bytes >= link.wants:
+            link.wants = 0
         for producer, low in frame.lows.items():
             self.dedup.forget_below(link.scope + producer, low)
+
+    def check_room(self, link: ReceiverLink, frame: BatchFrame) -> None:
+        """Whether what has just come may wait for its turn or its place.
+
+        Raises:
+            FrameError: not now (BUSY).
+        """
+        try:
+            check_room(link, frame.batch.nbytes, self.links.values(), self.beyond, self._clock())
+        except FrameError:
+            self.crowded += 1
+            raise
 
     def void(self, link: ReceiverLink, frame: Void) -> None:
         """Positions will not come."""
@@ -429,10 +451,17 @@ class Destination:
             room_bytes = self.hub.max_bytes - max((s.nbytes for s in subscriptions if s.overflow != "drop"), default=0)
         free = room - sum(max(0, link.credit - link.accepted) for link in links)
         free_bytes = room_bytes - sum(max(0, link.credit_bytes - link.received_bytes) for link in links)
+        large = [link for link in links if link.wants > share_bytes]
+        if large and grant_in_turn(large, room_bytes, now):
+            self.holding_back = True
         for link in links:
             grant = _top_up(link.credit - link.expected, share, room, free, _FLOOR)
             link.credit += grant
             free -= grant
+            if link.wants > share_bytes:
+                continue
+            if room_bytes > 0 and link.credit_bytes < link.received_bytes:
+                link.credit_bytes = link.received_bytes  # what was overdrawn is in the buffer, and promised to nobody
             grant = _top_up(link.credit_bytes - link.received_bytes, share_bytes, room_bytes, free_bytes, _FLOOR * 1024)
             link.credit_bytes += grant
             free_bytes -= grant
@@ -454,6 +483,8 @@ class Destination:
             "senders": len(self.links),
             "connected": sum(link.connected for link in self.links.values()),
             "parked": sum(b - a for link in self.links.values() for a, b, _ in link.parked),
+            "parked_bytes": sum(link.waiting_bytes for link in self.links.values()),
+            "crowded": self.crowded,
             "duplicates": self.duplicates,
             "undecided": self.dedup.forgotten,
             "evicted": self.dedup.evicted,
