@@ -111,7 +111,8 @@ class Sender:
                 else:
                     self.place.destination.void(self.far, frame)
             except FrameError as error:
-                assert (error.code, error.retryable) == (Code.BUSY, True)
+                if (error.code, error.retryable) != (Code.BUSY, True):
+                    raise
                 self.refused += 1
                 self.place.destination.lost(self.far)
                 self.link.lost()
