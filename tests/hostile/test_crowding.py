@@ -28,9 +28,11 @@ def test_what_is_kept_for_an_application_that_has_stopped_is_bounded(scheme):
             return stats["crowded"], buffer["messages"] + stats["parked"], buffer["bytes"] + stats["parked_bytes"]
 
         senders = [
-            stack.enter_context(simlink.queue(url, serializer=simlink.Bytes(), close_timeout=5.0))
+            stack.enter_context(simlink.queue(url, serializer=simlink.Bytes(), close_timeout=1.0))
             for _ in range(SENDERS)
         ]
+        for sender in senders:
+            sender.send(b"hello", timeout=20.0)  # everybody is there, and has credit
         receipts = [sender.send(body, wait=False) for sender in senders]
         most = 0
 
@@ -38,14 +40,24 @@ def test_what_is_kept_for_an_application_that_has_stopped_is_bounded(scheme):
             nonlocal most
             crowded, messages, nbytes = kept()
             most = max(most, nbytes)
-            return crowded + messages >= SENDERS
+            return crowded + messages >= 2 * SENDERS
 
         until(everybody_was_heard, "hearing everybody")
         assert rx.stats()["crowded"] > 0
         # The buffer exceeded by one message, what may wait beside it, and the credit that everybody has at first.
         assert most <= BUFFER + HUGE + BEYOND + BUFFER
+        # Whoever sends to another application at the same address does not notice.
+        port = int(rx.address.rpartition(":")[2])
+        with receiving(driver(scheme, port, name="beside")) as beside:
+            good = stack.enter_context(
+                simlink.queue(f"{scheme}://{rx.address}/beside", serializer=simlink.Bytes(), close_timeout=1.0)
+            )
+            for number in range(20):
+                good.send(b"%d" % number, timeout=20.0)
+            assert take(beside, 20) == [b"%d" % number for number in range(20)]
         # When it is read, all of it comes, each message once.
-        assert [len(got) for got in take(rx, SENDERS)] == [HUGE] * SENDERS
+        got = take(rx, 2 * SENDERS)
+        assert sorted(map(len, got)) == [len(b"hello")] * SENDERS + [HUGE] * SENDERS
         for receipt in receipts:
             receipt.wait(20.0)
         assert {receipt.state for receipt in receipts} == {"confirmed"}
