@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,13 @@ from simlink.channels.driver import Mode
 from simlink.channels.hub import Hub, Origin
 from simlink.channels.link.crowding import BEYOND, check_room, grant_in_turn
 from simlink.channels.link.receiver import ReceiverLink
+from simlink.channels.link.stretches import Identities, identities_of, split, stretches
 from simlink.channels.link.withdraw import count_an_attempt, drop_moved, give_back_all, held_identities
 from simlink.channels.wire.frames import BatchFrame, FrameError, Heartbeat, Hello, Moved, Void
-from simlink.message import Batch, Same, Verdict
+from simlink.message import Batch, Verdict
 
 __all__ = ["PAUSE", "STALE", "Destination", "LinkOrigin"]
 
-_Identities = list[tuple[bytes, Any, Any]]
-"""``(producer, sequences, rows)``; ``rows`` indexes the batch."""
-_ALL = slice(None)
 _FLOOR = 64
 """A link with nothing granted gets this much while there is room at all, even if others hold more than there is."""
 _MAX_LOST_LINKS = 4096
@@ -266,7 +263,7 @@ class Destination:
             raise FrameError("a position was moved that never came")
         for first, stop, batch in drop_moved(self.hub, link, frame.positions):
             link.skip(first, stop)
-            for producer, sequences, _ in _identities(link, batch):
+            for producer, sequences, _ in identities_of(link, batch):
                 self.dedup.unmark(producer, sequences)
         self._resumed(link)
 
@@ -327,13 +324,13 @@ class Destination:
 
     def _offer(self, link: ReceiverLink, first: int, batch: Batch) -> int:
         """How many of the first messages found their place: in the hub, or beside a copy of their own."""
-        identities = _identities(link, batch)
+        identities = identities_of(link, batch)
         duplicate = self._check(identities, len(batch.bodies))
         if duplicate is None:
             return self._offer_fresh(link, first, batch, identities)
         held = held_identities(self.hub)
         taken = 0
-        for start, stop, seen in _stretches(duplicate):
+        for start, stop, seen in stretches(duplicate):
             if seen:
                 for row in range(start, stop):
                     self._beside(link, first + row, batch, row, held)
@@ -341,24 +338,24 @@ class Destination:
                 taken = stop
                 continue
             part = batch[start:stop]
-            taken = start + self._offer_fresh(link, first + start, part, _identities(link, part))
+            taken = start + self._offer_fresh(link, first + start, part, identities_of(link, part))
             if taken < stop:
                 break
         return taken
 
-    def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch, identities: _Identities) -> int:
+    def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch, identities: Identities) -> int:
         origin = LinkOrigin(link, first, batch, self._on_settled, link.ready or partial(self._ready, link))
         link.ready = origin.ready
         taken = self.hub.offer(batch, origin, announce=False)
         if taken:
             self._unannounced = True
             for producer, sequences, _ in (
-                identities if taken == len(batch.bodies) else _identities(link, batch[:taken])
+                identities if taken == len(batch.bodies) else identities_of(link, batch[:taken])
             ):
                 self.dedup.mark(producer, sequences)
         return taken
 
-    def _check(self, identities: _Identities, n: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    def _check(self, identities: Identities, n: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         out = None
         for producer, sequences, rows in identities:
             seen = self.dedup.check(producer, sequences)
@@ -406,7 +403,7 @@ class Destination:
             origin, first, stop, verdict = self._settled.popleft()
             origin.link.settle(origin.position + first, origin.position + stop, verdict)
             if self._twins:
-                for producer, sequences, _ in _identities(origin.link, origin.batch[first:stop]):
+                for producer, sequences, _ in identities_of(origin.link, origin.batch[first:stop]):
                     for sequence in sequences:
                         for link, position in self._twins.pop((producer, int(sequence)), ()):
                             link.settle(position, position + 1, verdict)
@@ -474,7 +471,7 @@ class Destination:
             link.parked.clear()
             link.expected = link.accepted
             for first, stop in link.resolved.missing(0, link.accepted):
-                for position, end, again in _split(first, stop, handed.get(link, [])):
+                for position, end, again in split(first, stop, handed.get(link, [])):
                     link.give_back(position, end, handed=again)
 
     def stats(self) -> dict[str, Any]:
@@ -500,43 +497,3 @@ def _top_up(outstanding: int, share: int, room: int, free: int, floor: int) -> i
     if outstanding > 0:
         return grant if grant >= max(share // 8, 1) else 0
     return grant or min(floor, share, room)
-
-
-def _identities(link: ReceiverLink, batch: Batch) -> _Identities:
-    """The identities of a batch, by producer within the link's scope, without the messages that have none."""
-    producers, sequences = batch.producers, batch.sequences
-    if isinstance(producers, Same):
-        if producers.value is None:
-            return []
-        if isinstance(sequences, (range, np.ndarray)):  # a union is made anew at every call
-            return [(link.scope + producers.value, sequences, _ALL)]
-    rows: dict[bytes, list[int]] = {}
-    for row, (producer, sequence) in enumerate(zip(producers, sequences, strict=True)):
-        if producer is not None and sequence is not None:
-            rows.setdefault(producer, []).append(row)
-    return [
-        (link.scope + producer, np.array([sequences[r] for r in which], np.int64), which)
-        for producer, which in rows.items()
-    ]
-
-
-def _stretches(flags: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[tuple[int, int, bool]]:
-    """``(start, stop, value)``: neighbours that are alike."""
-    edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(flags)]
-    for start, stop in pairwise(edges):
-        yield start, stop, bool(flags[start])
-
-
-def _split(first: int, stop: int, handed: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
-    """Cut a run where it was, and was not, handed out."""
-    at = first
-    for a, b in sorted(handed):
-        start, end = max(a, at), min(b, stop)
-        if start >= end:
-            continue
-        if start > at:
-            yield at, start, False
-        yield start, end, True
-        at = end
-    if at < stop:
-        yield at, stop, False

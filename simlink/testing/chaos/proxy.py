@@ -191,8 +191,8 @@ class FaultProxy:
         self._do(lambda: setattr(self._shape, "every", every))
 
     def silence(self, *, new: bool = True) -> None:
-        """Half-open: connections stay up and what is said on them is swallowed; new ones are taken and lead nowhere, or,
-        without ``new``, pass. Neither end hears of the other's end. `heal` resets them, since their streams have
+        """Half-open: connections stay up and what is said on them is swallowed; new ones are taken and lead nowhere
+        or, without ``new``, pass. Neither end hears of the other's end. `heal` resets them, since their streams have
         holes."""
 
         def act() -> None:
