@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.faults.child import HAND
-from tests.faults.places import BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS
+from tests.faults.places import BEATS, BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS
 from tests.faults.scene import clock_file, set_clock
 from tests.faults.secured import HIDDEN
 
@@ -105,6 +105,15 @@ def reset(scene):
         scene.breaks += 1
 
 
+def half_open(scene):
+    # Nobody is told, and this never ends by itself: whoever does not look after its connection waits for ever.
+    scene.start()
+    scene.until(1 / 3)
+    scene.proxy.silence(new=False)
+    scene.breaks += 1
+    scene.proxy.wait_for("swallowed")
+
+
 def replies_lost(scene):
     scene.start()
     scene.until(1 / 6)
@@ -172,6 +181,7 @@ FAULTS = (
     Fault(name="cut mid-frame", act=cut, needs=frozenset({NETWORK})),
     Fault(name="sliced", act=sliced, needs=frozenset({NETWORK}), count=1_000),
     Fault(name="stalled 10 s", act=stalled, needs=frozenset({NETWORK}), waits=True),
+    Fault(name="half-open", act=half_open, needs=frozenset({NETWORK, BEATS}), waits=True),
     Fault(name="throttled", act=throttled, needs=frozenset({NETWORK}), waits=True),
     Fault(name="reset", act=reset, needs=frozenset({NETWORK})),
     Fault(name="every tenth reply lost", act=replies_lost, needs=frozenset({NETWORK}), waits=True),

@@ -19,6 +19,7 @@ NETWORK = "network"
 BROKER = "broker"
 CREDENTIALS = "credentials"
 TLS = "tls"
+BEATS = "beats"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from simlink.testing.brokers.process import free_ports
 from simlink.testing.chaos import FaultProxy
 from tests.faults import secured
 from tests.faults.child import HAND
-from tests.faults.places import BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS, Place, Shared
+from tests.faults.places import BEATS, BROKER, CREDENTIALS, NETWORK, PROCESSES, TLS, Place, Shared
 
 PREFETCH = 200
 WINDOW = 2_000
@@ -31,6 +31,7 @@ class Transport:
         name: of the row.
         scheme: of its URLs.
         params: what its URLs have behind ``?``.
+        beats: the same, where it is to notice soon that nobody is there any more.
         has: what a fault may need of it.
         loss: "confirmed": what was confirmed arrives. "settled": what was settled was handed out, and what was
             confirmed arrives if the sender lived and nothing was unsettled at its close. "none": loss is allowed.
@@ -51,7 +52,8 @@ class Transport:
     name: str
     scheme: str
     params: str = ""
-    has: frozenset = frozenset({PROCESSES, NETWORK}) | SECURED
+    beats: str = ""
+    has: frozenset = frozenset({PROCESSES, NETWORK, BEATS}) | SECURED
     loss: str = "settled"
     order: str = "life"
     prefetch: int | None = None
@@ -63,6 +65,12 @@ class Transport:
     bare: bool = False
     denied: str = ""
 
+    def query(self, needs):
+        """What its URLs have behind their path in a cell."""
+        if BEATS not in needs or not self.beats:
+            return self.params
+        return f"{self.params}{'&' if self.params else '?'}{self.beats}"
+
     @contextlib.contextmanager
     def place(self, needs):
         """Somewhere to run one cell."""
@@ -72,14 +80,15 @@ class Transport:
             return
         name = f"fault-{uuid.uuid4().hex[:12]}"
         if self.one_process:
-            url = f"{self.scheme}://{name}{self.params}"
+            url = f"{self.scheme}://{name}{self.query(needs)}"
             yield Place(url, url)
             return
         target = f"127.0.0.1:{free_ports(1)[0]}"
-        direct = f"{self.scheme}://{target}/{name}{self.params}"
+        params = self.query(needs)
+        direct = f"{self.scheme}://{target}/{name}{params}"
         with contextlib.ExitStack() as stack:
             proxy = stack.enter_context(FaultProxy(target)) if NETWORK in needs else None
-            through = f"{self.scheme}://{proxy.address}/{name}{self.params}" if proxy else direct
+            through = f"{self.scheme}://{proxy.address}/{name}{params}" if proxy else direct
             yield Place(through, direct, proxy, direct_url=direct)
 
     def held_at_death(self, place, received):
@@ -102,7 +111,7 @@ class Brokered(Transport):
         own: makes a broker that a cell may kill.
     """
 
-    has: frozenset = frozenset({PROCESSES, NETWORK, BROKER}) | SECURED
+    has: frozenset = frozenset({PROCESSES, NETWORK, BEATS, BROKER}) | SECURED
     loss: str = "confirmed"
     prefetch: int | None = PREFETCH
     shared: Shared
@@ -121,8 +130,9 @@ class Brokered(Transport):
             proxy = stack.enter_context(self.shared.proxy()) if NETWORK in needs else None
             _, _, address = broker.url.partition("://")
             credentials, at, host = address.rpartition("@")
-            direct = f"{self.scheme}://{address}/{name}{self.params}"
-            through = f"{self.scheme}://{credentials}{at}{proxy.address if proxy else host}/{name}{self.params}"
+            params = self.query(needs)
+            direct = f"{self.scheme}://{address}/{name}{params}"
+            through = f"{self.scheme}://{credentials}{at}{proxy.address if proxy else host}/{name}{params}"
             yield Place(through, through, proxy, broker, direct)
 
 
@@ -200,6 +210,7 @@ _ALL = (
             name=f"kafka, {client}",
             scheme=f"kafka+{client}",
             params=KAFKA_PARAMS,
+            beats="request_timeout=8",
             order="key",
             shared=KAFKA,
             guarded=GUARDED_KAFKA,
@@ -211,12 +222,16 @@ _ALL = (
         for client in ("confluent", "python")
     ),
     Transport(
-        name="http", scheme="http", params=f"?buffer_messages={WINDOW}", denied=r"401: the credentials are wrong$"
+        name="http",
+        scheme="http",
+        params=f"?buffer_messages={WINDOW}",
+        denied=r"401: the credentials are wrong$",
     ),
     Transport(name="grpc", scheme="grpc", params=f"?buffer_messages={WINDOW}", stays=2, denied=r"token|credentials"),
     RabbitMQ(
         name="amqp",
         scheme="amqp",
+        beats="heartbeat=2",
         shared=RABBITMQ,
         guarded=GUARDED_RABBITMQ,
         own=lambda: RabbitMQBroker(own=True),
@@ -228,6 +243,7 @@ _ALL = (
         name="redis",
         scheme="redis",
         params="?min_idle=3",
+        beats="request_timeout=3",
         # What a dead receiver held is claimed when it has been idle for long enough, whatever was read meanwhile.
         order="fresh",
         shared=REDIS,

@@ -250,6 +250,22 @@ def test_silence_swallows_and_keeps_connections_up_until_it_is_over(proxy, serve
         assert exactly(peer, 5) == b"again"
 
 
+def test_only_what_is_up_is_silenced_if_so_asked(proxy, server):
+    with pair(proxy, server) as (client, peer):
+        proxy.silence(new=False)
+        client.sendall(b"hello?")
+        assert proxy.wait_for("swallowed", 6) == 6
+        peer.close()  # nobody is told
+        with pair(proxy, server) as (late, other):
+            late.sendall(b"anybody?")
+            assert exactly(other, 8) == b"anybody?"
+            assert quiet(client)
+            proxy.heal()
+            assert rest(client) == (b"", True)
+            late.sendall(b"still")
+            assert exactly(other, 5) == b"still"
+
+
 def test_it_refuses_and_then_accepts_at_the_same_port(proxy, server):
     with pair(proxy, server) as (client, peer):
         proxy.refuse()

@@ -40,7 +40,14 @@ _DISCARDING = 2.0
 sending when the connection is closed may lose the answer."""
 _LINGER = 1.0
 """Seconds that the reader of an ended stream has to read the rest of it."""
-_STATUS = {Code.NO_RECEIVER: 404, Code.MODE: 409, Code.TOO_LARGE: 413, Code.VERSION: 400, Code.TIMEOUT: 408}
+_STATUS = {
+    Code.NO_RECEIVER: 404,
+    Code.MODE: 409,
+    Code.TOO_LARGE: 413,
+    Code.VERSION: 400,
+    Code.TIMEOUT: 408,
+    Code.BUSY: 429,
+}
 
 
 def asgi_app() -> HttpApp:

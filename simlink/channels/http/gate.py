@@ -17,7 +17,7 @@ from typing import Any
 from simlink.channels.driver import Mode
 from simlink.channels.http.plain import Posted
 from simlink.channels.http.problem import Problem
-from simlink.channels.http.sessions import Session
+from simlink.channels.http.sessions import Early, Session
 from simlink.channels.http.settings import Settings
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import STALE, Destination
@@ -275,6 +275,7 @@ class Gate:
                 self.end(other, ErrorFrame(Code.REPLACED, "the sender has connected anew", True))
         link = destination.hello(hello, peer)
         session = Session(name, destination, link, max(0.01, min(settings.heartbeat, hello.heartbeat_ms / 1000)))
+        link.early = session.early
         self.sessions[session.token] = session
         destination.pump()
         self._push(
@@ -297,9 +298,9 @@ class Gate:
             for frame in frames:
                 self._take(session, frame)
         except FrameError as error:
-            self.counts["garbage"] += 1
+            self.counts["garbage"] += not error.retryable
             log.warning("%s: ended a session of %r: %s", self.where, session.name, error)
-            self.end(session, ErrorFrame(error.code, str(error)))
+            self.end(session, ErrorFrame(error.code, str(error), error.retryable))
             raise
         replies: list[Frame] = []
         self.tell(destination, session, replies)
@@ -316,6 +317,8 @@ class Gate:
                     assert self.settings is not None
                     session.check_early(frame, self.settings.max_body_bytes)
                 session.early.add(position, frame)
+                if isinstance(frame, BatchFrame):
+                    destination.check_room(link, frame)
                 return
             self._in_turn(session, frame)
             if session.early:
@@ -374,6 +377,7 @@ class Gate:
         """A stream has ended, whoever ended it."""
         if self.sessions.pop(session.token, None) is not None and session.link.connected:
             session.destination.lost(session.link)
+        session.early = Early()  # whoever writes the last word may take a while
 
     def _retire(self, destination: Destination) -> None:
         """The last reader has left: settle the accounts with every sender, and let go of them."""

@@ -101,6 +101,9 @@ def common_config(settings: Settings) -> dict[str, Any]:
         # A broker that comes back is found within a second; the library's default is ten.
         "reconnect.backoff.max.ms": 1000,
         "socket.keepalive.enable": True,
+        # request.timeout.ms is for the broker; by the library's default a broker that has vanished is waited for a
+        # minute. The library takes five minutes at most.
+        "socket.timeout.ms": int(min(max(settings.request_timeout, 1.0), 300.0) * 1000),
     }
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,15 @@ import numpy as np
 from simlink.channels.dedup import Deduplicator
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Hub, Origin
+from simlink.channels.link.crowding import BEYOND, check_room, grant_in_turn
 from simlink.channels.link.receiver import ReceiverLink
+from simlink.channels.link.stretches import Identities, identities_of, split, stretches
 from simlink.channels.link.withdraw import count_an_attempt, drop_moved, give_back_all, held_identities
 from simlink.channels.wire.frames import BatchFrame, FrameError, Heartbeat, Hello, Moved, Void
-from simlink.message import Batch, Same, Verdict
+from simlink.message import Batch, Verdict
 
 __all__ = ["PAUSE", "STALE", "Destination", "LinkOrigin"]
 
-_Identities = list[tuple[bytes, Any, Any]]
-"""``(producer, sequences, rows)``; ``rows`` indexes the batch."""
-_ALL = slice(None)
 _FLOOR = 64
 """A link with nothing granted gets this much while there is room at all, even if others hold more than there is."""
 _MAX_LOST_LINKS = 4096
@@ -75,6 +73,7 @@ class Destination:
     Args:
         name, mode: what senders ask for.
         max_messages, max_bytes: the bound of each subscription's buffer, held messages included.
+        beyond: bytes that may wait beside the buffers, of all links together, without a credit; see `crowding`.
         dead: seconds of silence after which a sender's messages are not handed out before it is heard again.
         orphan_after: seconds of silence after which they are handed out nevertheless, as a repeated attempt.
         notify: called, from any thread and under the hub's lock, when something was settled while nobody looked.
@@ -88,6 +87,7 @@ class Destination:
         *,
         max_messages: int = 65_536,
         max_bytes: int = 16 * 1024 * 1024,
+        beyond: int = BEYOND,
         dead: float = 5.0,
         orphan_after: float = 10.0,
         notify: Callable[[], None] = lambda: None,
@@ -101,7 +101,9 @@ class Destination:
         self._plain: OrderedDict[bytes, ReceiverLink] = OrderedDict()
         """By scope, the one who came last at the end: stands for those who publish without a link; nobody hears what
         it would tell."""
+        self.beyond = beyond
         self.duplicates = 0
+        self.crowded = 0
         self.orphans = 0
         self._notify = notify
         self._clock = clock
@@ -170,6 +172,7 @@ class Destination:
         """Its connection is gone. What it left is kept, for it may come back."""
         link.connected = False
         link.parked.clear()
+        link.early = None
         link.expected = link.accepted
         name = link.scope + link.sender
         if self.links.get(name) is link:
@@ -225,13 +228,29 @@ class Destination:
         """Messages came; what finds no room waits in the link.
 
         Raises:
-            FrameError: out of place or beyond the credit.
+            FrameError: out of place or beyond the credit; or, BUSY, no room for it now.
         """
         self._resumed(link)
         link.park(frame)
         self._unpark(link)
+        if link.parked:
+            self.check_room(link, frame)
+        elif link.received_bytes >= link.wants:
+            link.wants = 0
         for producer, low in frame.lows.items():
             self.dedup.forget_below(link.scope + producer, low)
+
+    def check_room(self, link: ReceiverLink, frame: BatchFrame) -> None:
+        """Whether what has just come may wait for its turn or its place.
+
+        Raises:
+            FrameError: not now (BUSY).
+        """
+        try:
+            check_room(link, frame.batch.nbytes, self.links.values(), self.beyond, self._clock())
+        except FrameError:
+            self.crowded += 1
+            raise
 
     def void(self, link: ReceiverLink, frame: Void) -> None:
         """Positions will not come."""
@@ -244,7 +263,7 @@ class Destination:
             raise FrameError("a position was moved that never came")
         for first, stop, batch in drop_moved(self.hub, link, frame.positions):
             link.skip(first, stop)
-            for producer, sequences, _ in _identities(link, batch):
+            for producer, sequences, _ in identities_of(link, batch):
                 self.dedup.unmark(producer, sequences)
         self._resumed(link)
 
@@ -305,13 +324,13 @@ class Destination:
 
     def _offer(self, link: ReceiverLink, first: int, batch: Batch) -> int:
         """How many of the first messages found their place: in the hub, or beside a copy of their own."""
-        identities = _identities(link, batch)
+        identities = identities_of(link, batch)
         duplicate = self._check(identities, len(batch.bodies))
         if duplicate is None:
             return self._offer_fresh(link, first, batch, identities)
         held = held_identities(self.hub)
         taken = 0
-        for start, stop, seen in _stretches(duplicate):
+        for start, stop, seen in stretches(duplicate):
             if seen:
                 for row in range(start, stop):
                     self._beside(link, first + row, batch, row, held)
@@ -319,24 +338,24 @@ class Destination:
                 taken = stop
                 continue
             part = batch[start:stop]
-            taken = start + self._offer_fresh(link, first + start, part, _identities(link, part))
+            taken = start + self._offer_fresh(link, first + start, part, identities_of(link, part))
             if taken < stop:
                 break
         return taken
 
-    def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch, identities: _Identities) -> int:
+    def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch, identities: Identities) -> int:
         origin = LinkOrigin(link, first, batch, self._on_settled, link.ready or partial(self._ready, link))
         link.ready = origin.ready
         taken = self.hub.offer(batch, origin, announce=False)
         if taken:
             self._unannounced = True
             for producer, sequences, _ in (
-                identities if taken == len(batch.bodies) else _identities(link, batch[:taken])
+                identities if taken == len(batch.bodies) else identities_of(link, batch[:taken])
             ):
                 self.dedup.mark(producer, sequences)
         return taken
 
-    def _check(self, identities: _Identities, n: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+    def _check(self, identities: Identities, n: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         out = None
         for producer, sequences, rows in identities:
             seen = self.dedup.check(producer, sequences)
@@ -384,7 +403,7 @@ class Destination:
             origin, first, stop, verdict = self._settled.popleft()
             origin.link.settle(origin.position + first, origin.position + stop, verdict)
             if self._twins:
-                for producer, sequences, _ in _identities(origin.link, origin.batch[first:stop]):
+                for producer, sequences, _ in identities_of(origin.link, origin.batch[first:stop]):
                     for sequence in sequences:
                         for link, position in self._twins.pop((producer, int(sequence)), ()):
                             link.settle(position, position + 1, verdict)
@@ -429,10 +448,17 @@ class Destination:
             room_bytes = self.hub.max_bytes - max((s.nbytes for s in subscriptions if s.overflow != "drop"), default=0)
         free = room - sum(max(0, link.credit - link.accepted) for link in links)
         free_bytes = room_bytes - sum(max(0, link.credit_bytes - link.received_bytes) for link in links)
+        large = [link for link in links if link.wants > share_bytes]
+        if large and grant_in_turn(large, room_bytes, now):
+            self.holding_back = True
         for link in links:
             grant = _top_up(link.credit - link.expected, share, room, free, _FLOOR)
             link.credit += grant
             free -= grant
+            if link.wants > share_bytes:
+                continue
+            if room_bytes > 0 and link.credit_bytes < link.received_bytes:
+                link.credit_bytes = link.received_bytes  # what was overdrawn is in the buffer, and promised to nobody
             grant = _top_up(link.credit_bytes - link.received_bytes, share_bytes, room_bytes, free_bytes, _FLOOR * 1024)
             link.credit_bytes += grant
             free_bytes -= grant
@@ -445,7 +471,7 @@ class Destination:
             link.parked.clear()
             link.expected = link.accepted
             for first, stop in link.resolved.missing(0, link.accepted):
-                for position, end, again in _split(first, stop, handed.get(link, [])):
+                for position, end, again in split(first, stop, handed.get(link, [])):
                     link.give_back(position, end, handed=again)
 
     def stats(self) -> dict[str, Any]:
@@ -454,6 +480,8 @@ class Destination:
             "senders": len(self.links),
             "connected": sum(link.connected for link in self.links.values()),
             "parked": sum(b - a for link in self.links.values() for a, b, _ in link.parked),
+            "parked_bytes": sum(link.waiting_bytes for link in self.links.values()),
+            "crowded": self.crowded,
             "duplicates": self.duplicates,
             "undecided": self.dedup.forgotten,
             "evicted": self.dedup.evicted,
@@ -469,43 +497,3 @@ def _top_up(outstanding: int, share: int, room: int, free: int, floor: int) -> i
     if outstanding > 0:
         return grant if grant >= max(share // 8, 1) else 0
     return grant or min(floor, share, room)
-
-
-def _identities(link: ReceiverLink, batch: Batch) -> _Identities:
-    """The identities of a batch, by producer within the link's scope, without the messages that have none."""
-    producers, sequences = batch.producers, batch.sequences
-    if isinstance(producers, Same):
-        if producers.value is None:
-            return []
-        if isinstance(sequences, (range, np.ndarray)):  # a union is made anew at every call
-            return [(link.scope + producers.value, sequences, _ALL)]
-    rows: dict[bytes, list[int]] = {}
-    for row, (producer, sequence) in enumerate(zip(producers, sequences, strict=True)):
-        if producer is not None and sequence is not None:
-            rows.setdefault(producer, []).append(row)
-    return [
-        (link.scope + producer, np.array([sequences[r] for r in which], np.int64), which)
-        for producer, which in rows.items()
-    ]
-
-
-def _stretches(flags: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[tuple[int, int, bool]]:
-    """``(start, stop, value)``: neighbours that are alike."""
-    edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(flags)]
-    for start, stop in pairwise(edges):
-        yield start, stop, bool(flags[start])
-
-
-def _split(first: int, stop: int, handed: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
-    """Cut a run where it was, and was not, handed out."""
-    at = first
-    for a, b in sorted(handed):
-        start, end = max(a, at), min(b, stop)
-        if start >= end:
-            continue
-        if start > at:
-            yield at, start, False
-        yield start, end, True
-        at = end
-    if at < stop:
-        yield at, stop, False

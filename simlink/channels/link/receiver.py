@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from simlink.channels.link.runs import Runs
 from simlink.channels.wire.frames import (
@@ -22,6 +23,10 @@ from simlink.channels.wire.frames import (
 from simlink.message import Batch, Verdict
 
 __all__ = ["ReceiverLink"]
+
+
+class _Weighed(Protocol):
+    nbytes: int
 
 
 class ReceiverLink:
@@ -66,6 +71,14 @@ class ReceiverLink:
         """Somebody was refused messages because the sender was silent for too long."""
         self.ready: Callable[[], bool] | None = None
         """Whether its messages may be handed out; kept here so that it is made once."""
+        self.early: _Weighed | None = None
+        """What came before its turn, where a transport may let frames overtake one another."""
+        self.wants = 0
+        """So many bytes were refused at once, at most, and have not come since: less credit is of no use to it."""
+        self.asked = 0.0
+        """When that was first."""
+        self.granted = 0.0
+        """When it was last given credit for it."""
         self._low = 0
         self._rejected: list[Run] = []  # at or above `_low`: the sender may not have heard
         self._returned: list[tuple[int, int, bool]] = []
@@ -87,6 +100,7 @@ class ReceiverLink:
         if hello.next < self.accepted:
             raise FrameError(f"a sender at position {hello.next} resumes a link that has accepted {self.accepted}")
         self.parked.clear()
+        self.early = None
         self.expected = self.accepted
         self.received_bytes = 0
         self.credit_bytes = 0
@@ -186,6 +200,18 @@ class ReceiverLink:
     def skip(self, first: int, stop: int) -> None:
         """Voided or moved elsewhere: nothing to tell."""
         self.resolved.add(first, stop)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of what came and has not found its place."""
+        early = 0 if self.early is None else self.early.nbytes
+        return early + sum(batch.nbytes for _, _, batch in self.parked if batch is not None)
+
+    @property
+    def overdrawn(self) -> bool:
+        """More came than it had credit for, by its last message."""
+        early = 0 if self.early is None else self.early.nbytes
+        return self.received_bytes + early > self.credit_bytes
 
     @property
     def idle(self) -> bool:

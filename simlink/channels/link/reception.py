@@ -298,11 +298,11 @@ class Reception:
                 self._tell(place, settlements=False)
 
     def garbage(self, peer: Peer, error: FrameError) -> None:
-        """What came cannot be read, or makes no sense."""
+        """What came cannot be read, makes no sense, or finds no room."""
         if not peer.ended:
-            self.counts["garbage"] += 1
+            self.counts["garbage"] += not error.retryable
             log.warning("%s: cut off %s: %s", self.address, peer.name, error)
-            self._refuse(peer, error.code, str(error))
+            self._refuse(peer, error.code, str(error), retryable=error.retryable)
 
     def publish(self, name: str, batch: Batch, scope: bytes = b"") -> None:
         """Messages of somebody without a link, who is told of their acceptance only: all of them, or none.

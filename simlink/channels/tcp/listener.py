@@ -316,9 +316,9 @@ class Listener:
                 count += 1
                 self._take(connection, frame, now)
         except FrameError as error:
-            self.counts["garbage"] += 1
+            self.counts["garbage"] += not error.retryable
             log.warning("%s: cut off %s: %s", self.address, connection.peer, error)
-            self._refuse(connection, error.code, str(error), now)
+            self._refuse(connection, error.code, str(error), now, retryable=error.retryable)
         connection.noted(now, count)
         if connection.destination is not None:
             dirty.add(connection.destination)

@@ -53,11 +53,13 @@ class FrameError(SimlinkError):
 
     Attributes:
         code: what to tell the peer.
+        retryable: whether it may come again.
     """
 
-    def __init__(self, message: str, code: Code = Code.PROTOCOL) -> None:
+    def __init__(self, message: str, code: Code = Code.PROTOCOL, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.retryable = retryable
 
 
 @dataclass(slots=True)

@@ -190,12 +190,13 @@ class FaultProxy:
             raise ConfigError(f"every is 0 or more, not {every}")
         self._do(lambda: setattr(self._shape, "every", every))
 
-    def silence(self) -> None:
-        """Half-open: connections stay up and what is said on them is swallowed; new ones are taken and lead nowhere.
-        `heal` resets them, since their streams have holes."""
+    def silence(self, *, new: bool = True) -> None:
+        """Half-open: connections stay up and what is said on them is swallowed; new ones are taken and lead nowhere
+        or, without ``new``, pass. Neither end hears of the other's end. `heal` resets them, since their streams have
+        holes."""
 
         def act() -> None:
-            self._shape.silent = True
+            self._shape.silent = new
             for passage in self._passages:
                 passage.silenced = True
                 passage.up.waiting.clear()
