@@ -14,8 +14,8 @@ help:  ## what there is
 demo: $(VENV)/.simlink-demo  ## run the main job: make data, send it, prove that it arrived
 	$(BIN)/simlink demo $(ARGS)
 
-test: setup  ## run the whole suite, on real brokers; ARGS="-k tcp" chooses
-	$(BIN)/pytest $(ARGS)
+test: setup  ## run the whole suite, on real brokers; ARGS="-k tcp" or ARGS=tests/unit chooses
+	scripts/run-tests $(BIN)/pytest $(ARGS)
 
 lint: $(VENV)/.simlink-all  ## ruff and mypy
 	$(BIN)/ruff check .
