@@ -9,7 +9,7 @@ import pytest
 
 import simlink
 from simlink import fields
-from simlink.generators import arrivals
+from simlink import arrivals
 from simlink.generators.source import as_source
 from simlink.running import engine
 from simlink.running.engine import Engine
