@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import simlink
-from simlink import fields
-from simlink import arrivals
+from simlink import arrivals, fields
 from simlink.generators.source import as_source
 from simlink.running import engine
 from simlink.running.engine import Engine
