@@ -224,6 +224,24 @@ def pace(quick: bool) -> Iterator[Row]:
             yield Row("send lag p99 at 1,000/s", f"{lag:.2f} ms", bare, "", "≤ 1 ms", lag <= 1)
 
 
+def clumps(quick: bool) -> Iterator[Row]:
+    found = ask("pace", "--clumps", *(["--seconds", "2", "--repeat", "1"] if quick else []))
+    first, called = found["first_lag_ms"], found["first_after_call_ms"]
+    after = f"after the call of run(): {called:.0f} ms"
+    yield Row("first record at 1/s, late by", f"{first:.1f} ms", after, "", "≤ 50 ms", first <= 50)
+    gap, slept = found["gap_p99_ms"], f"a loop that sleeps: {found['floor_gap_p99_ms']:.2f} ms"
+    yield Row("gap between sends at 1,000/s, p99", f"{gap:.2f} ms", slept, "", "≤ 2 ms", gap <= 2)
+
+
+def verified(quick: bool) -> Iterator[Row]:
+    found = ask("verify", *(["--rows", "200000", "--repeat", "1"] if quick else []))
+    decoded = f"decode alone: {million(found['decode alone'])}"
+    yield at_least("verify by regeneration, JSON", found["verify"], 0.4e6, decoded)
+    what = "every fault at 0.1 %, sent and verified"
+    took, equal = f"{found['acceptance_seconds']:.1f} s", bool(found["acceptance_equal"])
+    yield Row(what, took, "reports against labels", "equal" if equal else "differ", "equal", equal)
+
+
 def starting(quick: bool) -> Iterator[Row]:
     found = ask("import", *(["--repeats", "5"] if quick else []))
     numpy = f"import numpy: {found['ms']['import numpy']:.0f} ms"
@@ -272,6 +290,8 @@ QUESTIONS = {
         pool,
         hostile,
         pace,
+        clumps,
+        verified,
         starting,
         soak,
     )

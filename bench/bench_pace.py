@@ -125,6 +125,12 @@ def main() -> None:
     if options.clumps:
         firsts = [first_record() for _ in range(max(options.repeat, 1))]
         calls, lags = zip(*firsts, strict=True)
+        if options.json:
+            ours, floors, _ = zip(*(gaps(options.seconds) for _ in range(options.repeat)), strict=True)
+            first = {"first_after_call_ms": statistics.median(calls), "first_lag_ms": statistics.median(lags)}
+            gap = {"gap_p99_ms": statistics.median(ours), "floor_gap_p99_ms": statistics.median(floors)}
+            print(json.dumps(first | gap))
+            return
         print(f"first record at 1/s: {statistics.median(calls):.1f} ms after the call (at most {max(calls):.1f})")
         print(f"    by its schedule {statistics.median(lags):.2f} ms late (at most {max(lags):.2f})")
         for _ in range(options.repeat):
