@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from simlink.channels.driver import Outcome, SenderDriver
+from simlink.channels.driver import Outcome
 from simlink.channels.grpc.failures import connect_error
 from simlink.channels.grpc.guard import client_credentials, token_metadata
 from simlink.channels.grpc.settings import FRAME_BYTES, FRAME_MESSAGES, client_arguments, shown
 from simlink.channels.grpc.stream import HUNGRY, WOKEN, Ended, Stream
 from simlink.channels.link.sender import SenderLink
+from simlink.channels.link.sending import LinkSender
 from simlink.channels.wire.codec import HEAD, decode, encode
 from simlink.channels.wire.frames import (
     Accept,
@@ -42,7 +43,7 @@ _LAST_WORDS = 1.0
 """Seconds that a closing sender listens for what it has not heard yet."""
 
 
-class GrpcSender(SenderDriver):
+class GrpcSender(LinkSender):
     """One stream at a time to the one receiver of the URL."""
 
     def __init__(self, driver: GrpcDriver) -> None:
@@ -282,26 +283,6 @@ class GrpcSender(SenderDriver):
 
     def rest(self) -> float:
         return max(self._wrote + self._beat - time.monotonic(), 0.005)
-
-    def lease(self, seconds: float) -> None:
-        self._link.lease_ms = max(1, round(seconds * 1000))
-
-    def withdraw(self) -> Sequence[Outcome]:
-        self._drop()
-        done, self._done = self._done, []
-        return [*done, *self._link.withdraw()]
-
-    @property
-    def incarnation(self) -> bytes:
-        return self._link.incarnation
-
-    @property
-    def subscriptions(self) -> tuple[str, ...]:
-        return self._link.subscriptions
-
-    @property
-    def pulse(self) -> tuple[int, int]:
-        return self._signs, self._beats
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from simlink.channels.driver import Outcome, SenderDriver
+from simlink.channels.driver import Outcome
 from simlink.channels.http.client import BadReply, Connection, Reply
 from simlink.channels.http.endpoint import Endpoint, Waiter
 from simlink.channels.http.requests import head, request_path
 from simlink.channels.http.settings import FRAMES, PRODUCER, SESSION, SETTLED
 from simlink.channels.link.sender import SenderLink
+from simlink.channels.link.sending import LinkSender
 from simlink.channels.wire.codec import FrameReader, encode, read_frames
 from simlink.channels.wire.frames import (
     Accept,
@@ -49,7 +50,7 @@ _LAST_WORDS = 1.0
 """Seconds that a closing sender listens for what it has not heard yet."""
 
 
-class HttpSender(SenderDriver):
+class HttpSender(LinkSender):
     """One stream at a time from the one receiver of the URL."""
 
     def __init__(self, driver: HttpDriver) -> None:
@@ -395,26 +396,6 @@ class HttpSender(SenderDriver):
 
     def rest(self) -> float:
         return max(self._posted + self._beat - time.monotonic(), 0.005)
-
-    def lease(self, seconds: float) -> None:
-        self._link.lease_ms = max(1, round(seconds * 1000))
-
-    def withdraw(self) -> Sequence[Outcome]:
-        self._drop()
-        done, self._done = self._done, []
-        return [*done, *self._link.withdraw()]
-
-    @property
-    def incarnation(self) -> bytes:
-        return self._link.incarnation
-
-    @property
-    def subscriptions(self) -> tuple[str, ...]:
-        return self._link.subscriptions
-
-    @property
-    def pulse(self) -> tuple[int, int]:
-        return self._signs, self._beats
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simlink.channels import tls
-from simlink.channels.driver import Outcome, SenderDriver
+from simlink.channels.driver import Outcome
 from simlink.channels.link import proof
 from simlink.channels.link.sender import SenderLink
+from simlink.channels.link.sending import LinkSender
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.settings import resolve, shown
 from simlink.channels.wire.codec import FrameReader, encode
@@ -53,7 +54,7 @@ _LAST_WORDS = 1.0
 """Seconds that a closing sender listens for what it has not heard yet."""
 
 
-class TcpSender(SenderDriver):
+class TcpSender(LinkSender):
     """One connection at a time to the one receiver of the URL."""
 
     def __init__(self, driver: TcpDriver) -> None:
@@ -423,24 +424,7 @@ class TcpSender(SenderDriver):
     def lease(self, seconds: float) -> None:
         # One of many: it is called when the peer's beat comes, and says its own then, so that once is enough for both.
         self._early = 0.7
-        self._link.lease_ms = max(1, round(seconds * 1000))
-
-    def withdraw(self) -> Sequence[Outcome]:
-        self._drop()
-        done, self._done = self._done, []
-        return [*done, *self._link.withdraw()]
-
-    @property
-    def incarnation(self) -> bytes:
-        return self._link.incarnation
-
-    @property
-    def subscriptions(self) -> tuple[str, ...]:
-        return self._link.subscriptions
-
-    @property
-    def pulse(self) -> tuple[int, int]:
-        return self._signs, self._beats
+        super().lease(seconds)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
