@@ -176,8 +176,8 @@ def _name(target: Target, targets: Sequence[Target]) -> str:
 
 
 def with_beats(cls: type[Driver], chosen: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The endpoints' heartbeats come as often as the detector expects them."""
+    """The endpoints' heartbeats come as often as the detector expects them; a broker's connection has its own pace."""
     interval = getattr(chosen.get("detector"), "interval", None)
-    if interval is None or "heartbeat" not in cls.options:
+    if interval is None or not cls.several or "heartbeat" not in cls.options:
         return options
     return {**options, "heartbeat": interval}
