@@ -641,7 +641,7 @@ def test_no_broker_is_one_clear_line_in_time(scheme, end, capfd, caplog):
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
     assert (caught.value.retryable, caught.value.endpoint) == (True, "127.0.0.1:1")
-    assert took < 4
+    assert took < 15
     assert_threads(before)
     assert tuple(capfd.readouterr()) == ("", "")
 

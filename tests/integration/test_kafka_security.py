@@ -58,7 +58,7 @@ def refusal(url, **options):
     since = time.monotonic()
     with simlink.queue(url, **options) as orders, pytest.raises(ConnectError) as caught:
         orders.send({"n": 1}, timeout=30.0)
-    assert time.monotonic() - since < 15.0, "refused, not timed out"
+    assert time.monotonic() - since < 25.0, "refused, not timed out"
     error = caught.value
     assert (error.retryable, "\n" in str(error), PASSWORD in str(error)) == (False, False, False)
     return str(error)

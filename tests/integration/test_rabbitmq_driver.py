@@ -405,7 +405,7 @@ def test_a_frozen_broker_does_not_hold_up_close(own_broker, own_url):
     finally:
         own_broker.resume()
 
-    assert took < 5.0
+    assert took < 15.0
     assert receipt.state == "unknown"
     until(lambda: not [t for t in threading.enumerate() if t not in before and t.name.startswith("simlink")],
           "threads end")  # fmt: skip
@@ -447,7 +447,7 @@ def test_a_wrong_password_is_one_clear_sentence(rabbitmq_broker, caplog, end):
         f"RabbitMQ at {rabbitmq_broker.host}:{rabbitmq_broker.port} refused the user 'ann': wrong name or password, "
         "or not allowed from this host"
     )
-    assert (caught.value.retryable, time.monotonic() - started < 10.0) == (False, True)
+    assert (caught.value.retryable, time.monotonic() - started < 20.0) == (False, True)
     assert "S3cr3t" not in f"{caplog.text} {caught.value!r} {caught.value.url}"
 
 

@@ -126,7 +126,7 @@ def test_what_a_killed_receiver_held_moves_on(url, held):
             took = time.monotonic() - killed
         assert sorted(d.value for d in got) == list(range(8))
         assert {d.value: d.attempt for d in got} == {**dict.fromkeys(range(5), 2), **dict.fromkeys(range(5, 8), 1)}
-        assert took < 5
+        assert took < 20
 
 
 def test_a_receiver_that_slept_too_long_has_no_say_any_more(url, held):
@@ -204,7 +204,7 @@ def test_waking_sends_the_verdicts_of_others(url, name, client):
         timer.start()
         began = time.monotonic()
         assert receiver.receive(10, 1.0) == []
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10
         assert client.xpending(name, name)["pending"] == 0
         timer.join()
     finally:
@@ -222,7 +222,7 @@ def test_a_server_that_is_stopped_for_a_while_costs_nothing(name, waited_before)
         broker.pause()
         began = time.monotonic()
         nothing_more(rx, 0.3)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
         late = orders.send(1, wait=False)
         nothing_more(rx, 0.3)
         broker.resume()

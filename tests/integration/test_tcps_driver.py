@@ -146,7 +146,7 @@ def test_a_refusal_ends_a_send_at_once(authority, stranger, server):
         since = time.monotonic()
         with simlink.queue(rx.url, ca=stranger.ca) as other, pytest.raises(ConnectError, match="a trusted CA"):
             other.send({"n": 1}, timeout=30.0)
-    assert time.monotonic() - since < 5.0
+    assert time.monotonic() - since < 20.0
 
 
 def test_the_options_may_stand_in_the_url(authority, server):

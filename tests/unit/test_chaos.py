@@ -187,7 +187,7 @@ def test_a_throttled_way_is_as_fast_as_asked(proxy, server):
         client.sendall(b"x" * 10_000)
         exactly(peer, 10_000)
         took = time.monotonic() - began
-        assert 0.4 < took < 5.0
+        assert 0.4 < took < 20.0
         proxy.heal()
         client.sendall(b"x" * 10_000)
         exactly(peer, 10_000)
