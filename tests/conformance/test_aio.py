@@ -107,7 +107,7 @@ def test_a_cancelled_wait_loses_nothing():
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(rx.get(timeout=30), 0.05)
             await channel.send("kept")
-            return (await rx.get(timeout=5)).value
+            return (await rx.get(timeout=30)).value
 
     assert asyncio.run(scene()) == "kept"
 
@@ -121,6 +121,6 @@ def test_what_a_cancelled_wait_got_is_handed_back_at_close():
                 waiting.cancel()
                 await channel.send("unseen")
             async with channel.receiver() as rx:
-                return (await rx.get(timeout=5)).value
+                return (await rx.get(timeout=30)).value
 
     assert asyncio.run(scene()) == "unseen"

@@ -134,7 +134,7 @@ def test_a_forked_child_does_not_keep_the_locks_of_its_parent(url):
             os.close(keep)
         try:
             with channel.receiver() as other:
-                assert other.get(timeout=5.0).attempt == 2
+                assert other.get(timeout=30.0).attempt == 2
         finally:
             os.close(go)
             os.waitpid(pid, 0)
@@ -147,7 +147,7 @@ def test_a_strangers_file_is_a_message_with_its_content_as_the_body(url, tmp_pat
         (tmp_path / "draft").write_bytes(b'{"from": "a shell"}')
         (tmp_path / "draft").rename(new / "00000000000000000001-0123456789ab.0")
 
-        delivery = rx.get(timeout=5.0)
+        delivery = rx.get(timeout=30.0)
         assert delivery.value == {"from": "a shell"}
         assert (delivery.message.producer, delivery.message.sequence) == (None, None)
 
@@ -156,7 +156,7 @@ def test_closing_leaves_the_messages_and_nothing_else(url, tmp_path):
     with queue(url) as channel:
         with channel.receiver(settle="manual") as rx:
             channel.send_many([1, 2, 3])
-            rx.get(timeout=5.0).ack()
+            rx.get(timeout=30.0).ack()
     owned = [*tmp_path.glob("orders.queue/held/*"), *tmp_path.glob("orders.queue/sending/*")]
 
     assert [path.parent.name for path in files(tmp_path)] == ["new", "new"]
@@ -171,7 +171,7 @@ def test_what_the_operating_system_refuses_is_one_clear_error(tmp_path):
     nowhere = f"spool://{tmp_path}/file/orders"
     with queue(nowhere) as channel:
         with pytest.raises(ConnectError, match="Not a directory") as sending:
-            channel.send(1, timeout=5.0)
+            channel.send(1, timeout=30.0)
         with pytest.raises(ConnectError, match="Not a directory"):
             channel.receiver().open()
     assert isinstance(sending.value.__cause__, OSError)
@@ -182,7 +182,7 @@ def test_a_queue_deleted_under_its_receiver_ends_it_with_a_clear_error(url, tmp_
     with queue(url) as channel, channel.receiver() as rx:
         channel.delete()
         with pytest.raises(ReceiveError, match="No such file"):
-            rx.get(timeout=5.0)
+            rx.get(timeout=30.0)
 
 
 @pytest.mark.parametrize("wrong", ["spool://host/path/name", "spool://user@/path/name", "spool:///path/name?sync=1"])
