@@ -233,6 +233,9 @@ class Window:
                     for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
                         if outcome.kind is OutcomeKind.RETURNED:
                             self._give_back(flight, first, end, ambiguous=outcome.ambiguous)
+                        elif outcome.kind is OutcomeKind.RESENT:
+                            for books in self._books(flight.entry):
+                                books.resent += end - first
                         else:
                             self._mark(flight, first, end, outcome)
                 if not flight.live:

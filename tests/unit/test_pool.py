@@ -388,20 +388,33 @@ def test_every_subscription_of_a_topic_gets_each_message_and_those_of_one_name_s
             until(lambda: channel.stats()["in_flight"] == 0, "settlements")
 
 
-def test_a_name_that_would_get_two_copies_is_told_of(caplog):
+@pytest.mark.parametrize("scheme", ["tcp", "http", "grpc"])
+def test_of_names_that_overlap_each_message_goes_to_one_endpoint_for_every_name(scheme, caplog):
     ports = free_ports(3)
+    url = url_of(ports, "news", scheme=scheme)
     with (
-        simlink.topic(url_of(ports, "news"), detector=QUICK) as channel,
-        Readers(channel, ports, {ports[0]: "audit", ports[1]: "audit", ports[2]: "audit"}) as readers,
-        channel.receiver("stock", at=f"{LOCAL}:{ports[2]}") as stock,
+        simlink.topic(url, detector=QUICK, balancer="round_robin") as channel,
+        Readers(channel, ports, {ports[0]: "audit", ports[1]: "audit", ports[2]: None}) as audit,
+        Readers(channel, ports[1:], {ports[1]: "stock", ports[2]: "stock"}) as stock,
     ):
         channel.sender.connect(30)
         until(lambda: all(each.state == "up" for each in channel.endpoints), "all")
-        channel.send(1)
-        until(lambda: len(readers.all()) == 2, "both copies")
-        assert stock.take(1, timeout=20) == [1]
-    said = [record.getMessage() for record in caplog.records if "gets each message from both" in record.getMessage()]
-    assert (len(said), "'audit' is subscribed to at" in said[0]) == (1, True)
+        members = channel.stats()["driver"]["members"]
+        at = [f"{LOCAL}:{port}" for port in ports]
+        assert {name: member["endpoints"] for name, member in members.items()} == {
+            "audit": sorted(at[:2]),
+            "stock": sorted(at[1:]),
+            at[2]: [at[2]],
+        }
+        for number in range(40):
+            channel.send(number)
+        until(lambda: len(audit.all()) == 80 and len(stock.all()) == 40, "one copy for each")
+        assert audit.got[ports[2]] == list(range(40))
+        assert sorted(audit.got[ports[0]] + audit.got[ports[1]]) == list(range(40))
+        assert stock.all() == list(range(40))
+        assert [len(audit.got[port]) for port in ports[:2]] == [len(stock.got[port]) for port in ports[1:]] == [20, 20]
+        until(lambda: channel.stats()["in_flight"] == 0, "settlements")
+    assert [record for record in caplog.records if "gets each message from both" in record.getMessage()] == []
 
 
 def test_a_subscription_that_dies_is_named_in_the_receipt_and_starts_at_now():

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from simlink.channels.driver import Mode
@@ -116,6 +117,8 @@ class Gate:
             readers.append(reader)
             # Only now senders are let in: a topic without a subscription would lose what they send.
             self._destinations[name] = found
+            if mode is Mode.TOPIC and destination.links:
+                self._command(partial(self._subscribed, destination), 5.0)
             return reader
 
     def leave(self, name: str, reader: Reader, timeout: float) -> None:
@@ -133,9 +136,14 @@ class Gate:
                     self._destinations.pop(name, None)
                     self._retire(destination)
                 else:
-                    self.tell(destination)
+                    self._subscribed(destination)
 
             self._command(finish, timeout)
+
+    def _subscribed(self, destination: Destination) -> None:
+        """Tell the senders what is subscribed to now."""
+        destination.subscribed()
+        self.tell(destination)
 
     def _command(self, command: Callable[[], None], timeout: float) -> None:
         """Run something where the gate is served; here, if it is not served by anybody."""

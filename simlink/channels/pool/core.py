@@ -22,6 +22,7 @@ from simlink.errors import ConfigError, ConnectError, ConnectTimeout, SimlinkErr
 from simlink.health.states import State, Transition
 
 if TYPE_CHECKING:
+    from simlink.balancing.balancer import Balancer
     from simlink.balancing.member import Member
     from simlink.channels.pool.world import World
     from simlink.health.membership import Membership
@@ -36,6 +37,8 @@ _GRACE = 0.1
 """Seconds after the first endpoint is connected in which a first send waits for the others."""
 _FIRST_BACKOFF = 0.02
 _MAX_BACKOFF = 1.0
+_PATIENCE = 0.1
+"""Seconds after which a balancer that failed is asked again."""
 _POLLED = 0.002
 """Seconds between two looks at an end that cannot tell when it has something, while something is in flight."""
 _TAKEN = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.SETTLED, OutcomeKind.REJECTED})
@@ -82,6 +85,8 @@ class PoolSender(Told):
         self._view: tuple[Member, ...] | None = None
         self._last_round: float | None = None
         self._idle = 0.25
+        self._trouble: Exception | None = None
+        self._retry_trouble = -math.inf
         self._closed = False
         self.moved = 0
         """Messages that were taken from an endpoint, because it died or left, to go to another."""
@@ -191,9 +196,7 @@ class PoolSender(Told):
 
     def _leave(self, slot: Slot) -> None:
         name = slot.name
-        if not slot.opening:
-            self._report(slot, slot.end.withdraw())
-        self._take_back(slot, ambiguous=True)
+        self._withdraw(slot)
         self.world.watch(name, ())
         self.membership.remove(name, self.world.now())
         del self.slots[name]
@@ -430,18 +433,33 @@ class PoolSender(Told):
             self._gone(slot)
 
     def _forsake(self, slot: Slot, now: float) -> None:
+        self._withdraw(slot)
         if slot.opening:
             slot.forsaken = True
-            self._take_back(slot, ambiguous=True)
             return
-        self._report(slot, slot.end.withdraw())
-        self._take_back(slot, ambiguous=True)
         if slot.connected:
             slot.connected = False
             slot.retry_at = now
             self.world.watch(slot.name, ())
             self.membership.lost(slot.name, now)
         self._next_due = -math.inf
+
+    def _withdraw(self, slot: Slot) -> None:
+        """Take back what an endpoint holds; that is counted as moved."""
+        given = () if slot.opening else slot.end.withdraw()
+        back = sum(outcome.stop - outcome.first for outcome in given if outcome.kind is OutcomeKind.RETURNED)
+        self._report(slot, given)
+        back += slot.flights.open
+        self._take_back(slot, ambiguous=True)
+        self.moved += back
+        slot.taken += back
+
+    def _failed(self, balancer: Balancer, error: Exception) -> None:
+        """The user's balancer failed: that must be told, and costs no message."""
+        error.add_note(f"raised by the balancer {balancer!r}; the messages are kept")
+        log.error("%s: the balancer failed: %r; the messages are kept", self.url, error)
+        self._trouble = error
+        self._retry_trouble = self.world.now() + _PATIENCE
 
     # --- the rest ---------------------------------------------------------------------------------------------------
 
