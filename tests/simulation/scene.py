@@ -70,6 +70,8 @@ class Schedule:
     mode: str = "queue"
     service: float = 0.008
     """Mean seconds that a message takes."""
+    names: tuple[tuple[str | None, ...], ...] = ()
+    """Of a topic: what is received by each endpoint's process; nothing said: one private subscription each."""
 
     @classmethod
     def of(cls, seed: int) -> Schedule:
@@ -139,6 +141,7 @@ class Scene:
                 handed=self.books.handed.append,
                 skew=schedule.skew * i,
                 mode=Mode(schedule.mode),
+                subscriptions=schedule.names[i] if schedule.names else (None,),
             )
             for i in range(schedule.endpoints)
         ]
@@ -288,11 +291,27 @@ class Scene:
             problems.append(f"{self.window.totals.settled} of {books.sent} settled, {self.window.messages} open")
         left = {t.endpoint for t in books.transitions if t.new in {State.DEAD, State.HALF_OPEN}}
         joined = {t.endpoint: t.at for t in reversed(books.transitions) if t.new is State.UP}
-        for process in self.processes:
-            mine = {hand.identity[1] for hand in books.handed if hand.process == process.name}
+        got = defaultdict(Counter)
+        lives = Counter()
+        for hand in books.handed:
+            # One that is private is nobody else's.
+            got[hand.subscription or hand.process][hand.identity[1]] += 1
+            if hand.attempt == 1:
+                lives[hand.process, hand.life, hand.subscription, hand.identity[1]] += 1
+        for i, process in enumerate(self.processes):
             due = {sequence for sequence, at in books.sent_at.items() if at > joined.get(process.name, math.inf)}
-            if process.name not in left and due - mine:
-                problems.append(f"{process.name} missed {sorted(due - mine)[:10]}")
+            for name in self.schedule.names[i] if self.schedule.names else (None,):
+                mine = set(got[name or process.name])
+                if process.name not in left and due - mine:
+                    problems.append(f"{name or process.name} missed {sorted(due - mine)[:10]}")
+        # One that is sent again once may be so for several subscriptions.
+        repeats = max((sum(count - 1 for count in counts.values()) for counts in got.values()), default=0)
+        held = sum(process.held_at_death for process in self.processes)
+        if repeats > self.window.totals.resent + held:
+            problems.append(f"{repeats} repeats, {self.window.totals.resent} resent, {held} held at a death")
+        twice = [key for key, count in lives.items() if count > 1]
+        if twice:
+            problems.append(f"twice at attempt 1 in one life: {twice[:5]}")
         if any(slot.flights.open for slot in self.pool.slots.values()) and not self.window.messages:
             problems.append("flights that were not resolved")
         if self.pool._casts:

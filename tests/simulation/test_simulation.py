@@ -5,6 +5,7 @@ by ``python -m tests.simulation --first SEED --seeds 1 --verbose``.
 """
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,6 +36,33 @@ def test_every_member_of_a_topic_gets_what_it_was_there_for():
         books = run(replace(Schedule.of(seed), mode="topic", order="none"))
         if books.problems:
             bad[seed] = books.problems[:3]
+    assert bad == {}
+
+
+SETS = (("x", "y", None), ("x",), ("y", "z"), ("z", "x"), ("x", "y", "z"))
+"""What endpoints receive of a topic; None is private."""
+
+
+def overlapping(seed):
+    schedule, random = Schedule.of(seed), Random(seed)
+    names = tuple(random.choice(SETS) for _ in range(schedule.endpoints))
+    return replace(schedule, mode="topic", order="none", names=names)
+
+
+def test_where_names_overlap_each_has_what_it_was_there_for_once():
+    bad = {}
+    # A fifth of a second each: frames for several subscriptions, and copies of their own for each of them.
+    for seed in range(60):
+        books = run(overlapping(seed))
+        if books.problems:
+            bad[seed] = books.problems[:3]
+    for seed in range(10):
+        schedule = replace(overlapping(seed), faults=(), loss=0.0, duplication=0.0, reordering=0.0)
+        books = run(schedule)
+        # A private one is its endpoint's own, a name is everybody's.
+        everybody = {name or number for number, names in enumerate(schedule.names) for name in names}
+        if books.problems or len(books.handed) != books.sent * len(everybody):
+            bad[seed, "in peace"] = [*books.problems[:3], len(books.handed), books.sent, len(everybody)]
     assert bad == {}
 
 

@@ -108,9 +108,7 @@ class Destination:
             if link is not None:
                 self.bye(link)  # its sender does not know of it, so it will never send any of it again
             link = ReceiverLink(hello.sender, scope)
-            hello = Hello(
-                hello.sender, hello.destination, hello.mode, hello.subscription, lease_ms=hello.lease_ms
-            )
+            hello = Hello(hello.sender, hello.destination, hello.mode, hello.subscription, lease_ms=hello.lease_ms)
         self.links[scope + hello.sender] = link
         link.resume(hello)
         if self.hub.mode is Mode.TOPIC:

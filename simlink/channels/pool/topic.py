@@ -195,9 +195,7 @@ class TopicPool(PoolSender):
             return batch, stop
         return batch[first - start : stop - start], stop
 
-    def _give(
-        self, slot: Slot, member: Member, batch: Batch, first: int, pick: Any, usable: set[str]
-    ) -> set[str]:
+    def _give(self, slot: Slot, member: Member, batch: Batch, first: int, pick: Any, usable: set[str]) -> set[str]:
         self._touched.add(slot.name)
         now = self.world.now()
         trial = self.membership.state(slot.name) is State.HALF_OPEN
@@ -247,7 +245,9 @@ class TopicPool(PoolSender):
     def _book(self, outcomes: list[Outcome], owners: list[frozenset[Name]]) -> None:
         """``owners``: for whom each was sent. They may have been parted since, and some may have left."""
         for member in self._members.all:
-            mine = [outcome for outcome, names in zip(outcomes, owners, strict=True) if names & (member.names | member.past)]
+            mine = [
+                outcome for outcome, names in zip(outcomes, owners, strict=True) if names & (member.names | member.past)
+            ]
             if mine:
                 self._book_of(member, mine)
 
