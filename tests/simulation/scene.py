@@ -378,6 +378,7 @@ class Crash:
         repeated: messages that were handed out twice.
         stray: of them, those that were settled at the crash, or sent after it.
         last: seconds after the crash at which the last of what was resent was.
+        suspect, dead: seconds after the crash at which that was known.
     """
 
     problems: list
@@ -386,17 +387,22 @@ class Crash:
     repeated: int
     stray: int
     last: float
+    suspect: float
+    dead: float
 
 
-def crash(seed: int, kind: str) -> Crash:
-    """``kind``: "kill", where the machine goes on and says so, or "power", where there is only silence."""
+def crash(seed: int, kind: str, *, laden: bool = False) -> Crash:
+    """``kind``: "kill", where the machine goes on and says so, or "power", where there is only silence. ``laden``: it was
+    ten times slower for half a second before, by turns, and so holds much."""
+    slow = (Fault(0.3, "slow", 3, 60.0),) if laden else ()
     schedule = Schedule(
         seed,
         endpoints=10,
+        balancer="round_robin" if laden else "least_connections",
         detector="empirical",
         rate=637.0,
         service=0.010,
-        faults=(Fault(0.8, kind, 3, 60.0),),
+        faults=(*slow, Fault(0.8, kind, 3, 60.0)),
     )
     books = run(schedule)
     ((at, _, held),) = books.crashes
@@ -404,7 +410,17 @@ def crash(seed: int, kind: str) -> Crash:
     repeated = {sequence for sequence, count in seen.items() if count > 1}
     again = {sequence: times[0] - at for sequence, times in books.returned_at.items() if times[0] >= at}
     last = max([0.0, *again.values()]) if held <= set(again) else math.inf
-    return Crash(books.problems, len(held), len(again), len(repeated), len(repeated - held), last)
+    known = {t.new: t.at - at for t in reversed(books.transitions) if t.endpoint == "e3" and t.at >= at}
+    return Crash(
+        books.problems,
+        len(held),
+        len(again),
+        len(repeated),
+        len(repeated - held),
+        last,
+        known.get(State.SUSPECT, 0.0),
+        known[State.DEAD],
+    )
 
 
 def run(schedule: Schedule) -> Books:
