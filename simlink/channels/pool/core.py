@@ -55,6 +55,7 @@ class PoolSender(Told):
     membership: judges them; knows none of them yet.
     world: time, chance, waiting.
     retains: whether a confirmed message stays until it is settled (brokerless).
+    once: whether what may be at an endpoint must not be sent to another.
     announce: told of every transition.
     resolver: says who the endpoints are, every ``resolve_every`` seconds; who is not among them any more is drained.
     """
@@ -68,6 +69,7 @@ class PoolSender(Told):
         membership: Membership,
         world: World,
         retains: bool,
+        once: bool = False,
         announce: Callable[[Transition], None] = lambda _: None,
         resolver: Callable[[], list[str]] | None = None,
         resolve_every: float = 30.0,
@@ -78,6 +80,7 @@ class PoolSender(Told):
         self.world = world
         self._make = make
         self._retains = retains
+        self._once = once
         self._announce = announce
         self._done: list[Outcome] = []
         self._touched: set[str] = set()
@@ -151,7 +154,8 @@ class PoolSender(Told):
             raise ConfigError(f"{self.url} has an endpoint {name!r} already")
         if not (weight > 0 and math.isfinite(weight)):
             raise ConfigError(f"{self.url}: the weight of {name!r} must be a number above 0, not {weight:g}")
-        slot = Slot(name, weight, self._make(name), retains=self._retains, resolved=self._resolved)
+        end = self._make(name)
+        slot = Slot(name, weight, end, retains=self._retains, once=self._once, resolved=self._resolved)
         slot.end.listen(lambda: self.world.wake(name))
         slot.end.lease(self.membership.detector.interval * self.membership.detector.suspect)
         self.membership.add(name, self.world.now(), weight=weight)

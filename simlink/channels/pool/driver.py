@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from simlink.channels.driver import Capabilities, Driver, Mode, Order, ReceiverDriver, ReceiverOptions, SenderDriver
+from simlink.channels.driver import Capabilities, Driver, Guarantee, Mode, Order, ReceiverDriver, ReceiverOptions, SenderDriver
 from simlink.channels.pool.announce import Announcer
 from simlink.channels.pool.core import PoolSender
 from simlink.channels.pool.keyed import KeyedPool
@@ -19,6 +19,12 @@ from simlink.channels.url import Target, parse_url
 from simlink.errors import ConfigError, InvalidURL, NotSupported
 from simlink.health.detector import Level
 from simlink.health.membership import Membership
+
+_ANSWERS = 3.0
+"""Seconds that count as a beat where there are none, as with brokers: only answers that are owed tell. A broker that
+elects a leader, rewrites its log or holds its publishers back owes them for seconds, and is alive; suspect after 9 s and
+dead after 15 to 21 s at most costs a repeat where a shorter time would cost many. A connection that breaks, or is
+refused, is known at once."""
 
 __all__ = ["PoolDriver", "over_hosts", "over_urls", "with_beats"]
 
@@ -47,7 +53,8 @@ class PoolDriver(Driver):
         self._make = make
         first = next(iter(self.drivers.values()))
         self._first = first
-        heartbeat = getattr(getattr(first, "settings", None), "heartbeat", None)
+        told = first.capabilities().brokerless
+        heartbeat = getattr(getattr(first, "settings", None), "heartbeat", None) if told else _ANSWERS
         self.settings = PoolSettings.of(chosen, list(drivers), heartbeat=heartbeat, where=url)
         self.announcer = Announcer(url)
         self.made: PoolSender | None = None
@@ -82,11 +89,12 @@ class PoolDriver(Driver):
 
     def pool(self, world: World) -> PoolSender:
         """The sending end, in a world."""
-        settings = self.settings
+        settings, caps = self.settings, self.capabilities()
         options: dict[str, Any] = {
             "membership": Membership(settings.detector, random=world.random, slow_start=settings.slow_start),
             "world": world,
-            "retains": self.capabilities().brokerless,
+            "retains": caps.brokerless,
+            "once": caps.guarantee is Guarantee.AT_MOST_ONCE,
             "announce": self.announcer,
             "resolver": None if settings.resolver is None else names_of(settings.resolver, self.target),
             "resolve_every": settings.resolve_every,

@@ -13,6 +13,7 @@ from typing import Any
 from simlink.balancing.pick import Pick, Verdict
 from simlink.channels.driver import Outcome, OutcomeKind
 from simlink.channels.link.runs import Runs
+from simlink.errors import SendError
 
 __all__ = ["Flights"]
 
@@ -27,6 +28,8 @@ _VERDICTS = {
 }
 
 
+GIVEN_UP = "its endpoint was silent for too long, and it may be there: it is not sent twice"
+"""Of what is of unknown fate at an endpoint that is declared dead."""
 _UNKNOWN = 256
 """Behind one of unknown fate so many flights are kept; then a late report finds it no more."""
 
@@ -76,13 +79,19 @@ class _Flight:
 class Flights:
     """Args:
     retains: whether a confirmed message stays until it is settled (brokerless).
+    once: whether what may be there already must not be sent again.
     resolved: told of every resolved stretch: how many messages, their keys where those are kept, and the verdict.
     """
 
     def __init__(
-        self, *, retains: bool, resolved: Callable[[int, Sequence[bytes | None] | None, Verdict], None]
+        self,
+        *,
+        retains: bool,
+        once: bool = False,
+        resolved: Callable[[int, Sequence[bytes | None] | None, Verdict], None],
     ) -> None:
         self._retains = retains
+        self._once = once
         self._resolved = resolved
         self._firsts: list[int] = []
         self._flights: list[_Flight] = []
@@ -141,11 +150,14 @@ class Flights:
         ]
 
     def take_back(self, out: list[Outcome], owners: list[Any] | None = None, *, ambiguous: bool = True) -> None:
-        """Everything unresolved goes elsewhere: RETURNED, in order. What is said of it later means nothing."""
+        """Everything unresolved goes elsewhere: RETURNED, in order; or is UNKNOWN where nothing may be sent twice. What
+        is said of it later means nothing."""
+        kind = OutcomeKind.UNKNOWN if self._once and ambiguous else OutcomeKind.RETURNED
+        error = SendError(GIVEN_UP) if kind is OutcomeKind.UNKNOWN else None
         for flight in self._flights[self._head :]:
             for first, stop in self._runs.missing(flight.first, flight.stop):
                 for a, b in flight.translate(first, stop):
-                    out.append(Outcome(OutcomeKind.RETURNED, a, b, ambiguous))
+                    out.append(Outcome(kind, a, b, ambiguous, error))
                     if owners is not None:
                         owners.append(flight.owner)
                 self._runs.add(first, stop)

@@ -40,12 +40,13 @@ class Slot:
         end: SenderDriver,
         *,
         retains: bool,
+        once: bool,
         resolved: Callable[[Slot, int, Sequence[bytes | None] | None, Verdict], None],
     ) -> None:
         self.name = name
         self.weight = weight
         self.end = end
-        self.flights = Flights(retains=retains, resolved=lambda n, keys, verdict: resolved(self, n, keys, verdict))
+        self.flights = Flights(retains=retains, once=once, resolved=lambda n, keys, verdict: resolved(self, n, keys, verdict))
         self.next = 0
         self.to: tuple[str, ...] = ()
         self.connected = False
