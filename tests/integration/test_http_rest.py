@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import simlink
-
 from simlink.channels.channel import queue
 from simlink.channels.driver import Mode, OutcomeKind
 from simlink.channels.http import HttpDriver

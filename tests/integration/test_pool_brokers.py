@@ -46,7 +46,7 @@ def test_messages_go_to_both_and_each_is_received_once(brokers):
         with simlink.pool(urls, balancer="round_robin", slow_start=0, detector=calm) as channel:
             # What is sent first goes to whoever is connected first.
             assert channel.send(0, timeout=TIMEOUT).state == "confirmed"
-            until(lambda: [end.state for end in channel.endpoints] == ["up", "up"], "both to be up", TIMEOUT)  # noqa: B023 – called at once
+            until(lambda: [end.state for end in channel.endpoints] == ["up", "up"], "both to be up", TIMEOUT)
             before = [end.sent for end in channel.endpoints]
             for number in range(1, 21):
                 assert channel.send(number, timeout=TIMEOUT).state == "confirmed"
@@ -66,7 +66,7 @@ def test_while_one_is_gone_the_other_takes_all_and_nothing_is_lost(brokers):
                 receipt = channel.send_many(list(range(first, first + 10)), timeout=TIMEOUT)
                 assert receipt.state == "confirmed", scheme
             brokers[0].start()
-            until(lambda: channel.endpoints[0].state in {"up", "half open"}, "its return", TIMEOUT)  # noqa: B023 – called at once
+            until(lambda: channel.endpoints[0].state in {"up", "half open"}, "its return", TIMEOUT)
             before = channel.endpoints[0].sent
             for number in range(200, 240):
                 channel.send(number, timeout=TIMEOUT)
@@ -81,13 +81,13 @@ def test_a_broker_that_stalls_for_some_seconds_is_borne_by_default(brokers):
         urls = urls_of(brokers, scheme)
         with simlink.pool(urls, balancer="round_robin", slow_start=0) as channel:
             channel.send(0, timeout=TIMEOUT)
-            until(lambda: [end.state for end in channel.endpoints] == ["up", "up"], "both to be up", TIMEOUT)  # noqa: B023 – called at once
+            until(lambda: [end.state for end in channel.endpoints] == ["up", "up"], "both to be up", TIMEOUT)
             brokers[0].pause()
             try:
                 receipts = [channel.send(number, wait=False) for number in range(1, 11)]
                 # Longer than the 5 s with which a silent receiver is dead.
                 with pytest.raises(AssertionError, match="must not happen"):
-                    until(lambda: channel.stats()["driver"]["moved"], "what must not happen", 6.0)  # noqa: B023 – called at once
+                    until(lambda: channel.stats()["driver"]["moved"], "what must not happen", 6.0)
             finally:
                 brokers[0].resume()
             for receipt in receipts:

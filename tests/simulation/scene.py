@@ -392,8 +392,8 @@ class Crash:
 
 
 def crash(seed: int, kind: str, *, laden: bool = False) -> Crash:
-    """``kind``: "kill", where the machine goes on and says so, or "power", where there is only silence. ``laden``: it was
-    ten times slower for half a second before, by turns, and so holds much."""
+    """``kind``: "kill", where the machine goes on and says so, or "power", where there is only silence. ``laden``: it
+    was ten times slower for half a second before, and got its turn all the same, so it holds much."""
     slow = (Fault(0.3, "slow", 3, 60.0),) if laden else ()
     schedule = Schedule(
         seed,

@@ -88,6 +88,12 @@ class Readers:
         (lambda: simlink.queue("tcp://a:1,b:1/x", weights=[1, -2]), ConfigError, "must be a number above 0"),
         (lambda: simlink.queue("tcp://a:1,b:1/x?weights=1"), ConfigError, "1 weights for 2 endpoints"),
         (lambda: simlink.queue("tcp://a:1,b:1/x", weights={"c:1": 2}), ConfigError, "names 'c:1'"),
+        (lambda: simlink.queue("tcp://a:1,b:1/x", weights=5), ConfigError, "a list, or a mapping"),
+        (lambda: simlink.queue("tcp://a:1,b:1/x?weights=2,1&balancer=round_robin"), ConfigError, "the same share"),
+        (lambda: simlink.queue("tcp://a:1,b:1/x", slow="drop"), ConfigError, "is for a topic"),
+        (lambda: simlink.queue("tcp://a:1,b:1/x?backlog=5"), ConfigError, "is for a topic"),
+        (lambda: simlink.topic("tcp://a:1,b:1/x", order="per_key"), ConfigError, "is for a queue"),
+        (lambda: simlink.topic("tcp://a:1,b:1/x?balancer=consistent_hash"), ConfigError, "goes by keys"),
         (lambda: simlink.queue("tcp://a:1,b:1/x?balancer=round_robbin"), ConfigError, "did you mean 'round_robin'"),
         (lambda: simlink.queue("tcp://a:1,b:1/x?detector=fi"), ConfigError, "phi"),
         (lambda: simlink.queue("tcp://a:1,b:1/x", detector=7), ConfigError, "FailureDetector"),
@@ -257,6 +263,14 @@ def test_a_balancer_that_chooses_nobody_who_is_there_is_refused():
     with simlink.queue(url_of(ports), balancer=Wrong, close_timeout=0) as channel, Readers(channel, ports):
         with pytest.raises(ConfigError, match="which is not there"):
             channel.send("first")
+
+
+def test_one_that_joins_by_a_weight_that_is_not_followed_is_refused():
+    ports = free_ports(2)
+    with simlink.queue(url_of(ports), balancer="round_robin", close_timeout=0) as channel:
+        with pytest.raises(ConfigError, match="the same share"):
+            channel.endpoints.add(f"{LOCAL}:9", weight=2)
+        assert len(channel.endpoints) == 2
 
 
 def test_endpoints_come_and_go():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from simlink.balancing.pick import Verdict
 from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
+from simlink.channels.pool.settings import check_weights
 from simlink.channels.pool.slot import Slot
 from simlink.channels.pool.told import Told
 from simlink.errors import ConfigError, ConnectError, ConnectTimeout, SimlinkError, TransportError
@@ -57,6 +58,7 @@ class PoolSender(Told):
     retains: whether a confirmed message stays until it is settled (brokerless).
     once: whether what may be at an endpoint must not be sent to another.
     announce: told of every transition.
+    balancer: picks, or is the pattern of those that do.
     resolver: says who the endpoints are, every ``resolve_every`` seconds; who is not among them any more is drained.
     """
 
@@ -71,10 +73,12 @@ class PoolSender(Told):
         retains: bool,
         once: bool = False,
         announce: Callable[[Transition], None] = lambda _: None,
+        balancer: Balancer,
         resolver: Callable[[], list[str]] | None = None,
         resolve_every: float = 30.0,
     ) -> None:
         self.url = url
+        self.balancer = balancer
         self.slots: dict[str, Slot] = {}
         self.membership = membership
         self.world = world
@@ -154,6 +158,7 @@ class PoolSender(Told):
             raise ConfigError(f"{self.url} has an endpoint {name!r} already")
         if not (weight > 0 and math.isfinite(weight)):
             raise ConfigError(f"{self.url}: the weight of {name!r} must be a number above 0, not {weight:g}")
+        check_weights(self.balancer, [weight, *(slot.weight for slot in self.slots.values())], self.url)
         end = self._make(name)
         slot = Slot(name, weight, end, retains=self._retains, once=self._once, resolved=self._resolved)
         slot.end.listen(lambda: self.world.wake(name))

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from simlink.channels.driver import Capabilities, Driver, Guarantee, Mode, Order, ReceiverDriver, ReceiverOptions, SenderDriver
+from simlink.channels.driver import (
+    Capabilities,
+    Driver,
+    Guarantee,
+    Mode,
+    Order,
+    ReceiverDriver,
+    ReceiverOptions,
+    SenderDriver,
+)
 from simlink.channels.pool.announce import Announcer
 from simlink.channels.pool.core import PoolSender
 from simlink.channels.pool.keyed import KeyedPool
@@ -22,9 +31,8 @@ from simlink.health.membership import Membership
 
 _ANSWERS = 3.0
 """Seconds that count as a beat where there are none, as with brokers: only answers that are owed tell. A broker that
-elects a leader, rewrites its log or holds its publishers back owes them for seconds, and is alive; suspect after 9 s and
-dead after 15 to 21 s at most costs a repeat where a shorter time would cost many. A connection that breaks, or is
-refused, is known at once."""
+elects a leader, rewrites its log or holds its publishers back owes them for seconds, and is alive: it is suspect after
+9 s, and dead after 15 to 21 s. Most of what kills it breaks a connection, or refuses one, and is known at once."""
 
 __all__ = ["PoolDriver", "over_hosts", "over_urls", "with_beats"]
 
@@ -55,7 +63,7 @@ class PoolDriver(Driver):
         self._first = first
         told = first.capabilities().brokerless
         heartbeat = getattr(getattr(first, "settings", None), "heartbeat", None) if told else _ANSWERS
-        self.settings = PoolSettings.of(chosen, list(drivers), heartbeat=heartbeat, where=url)
+        self.settings = PoolSettings.of(chosen, list(drivers), mode=mode, heartbeat=heartbeat, where=url)
         self.announcer = Announcer(url)
         self.made: PoolSender | None = None
         """The sending end, once it was made."""

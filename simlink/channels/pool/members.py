@@ -1,8 +1,8 @@
 """Who shares the messages of a topic pool: subscriptions, the endpoints that serve them, and what each has taken.
 
 A *member* is one subscription, or several that are served by the same endpoints, so that one endpoint can take a
-message for all of them. Where the names at two endpoints overlap and differ, they are different members, and an endpoint
-belongs to each whose names it serves. Pure bookkeeping.
+message for all of them. Where the names at two endpoints overlap and differ, they are different members, and an
+endpoint belongs to each whose names it serves. Pure bookkeeping.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from simlink.errors import NoEndpoints, TransportError
 from simlink.health.states import State
 
 if TYPE_CHECKING:
-    from simlink.balancing.balancer import Balancer
     from simlink.channels.pool.slot import Slot
     from simlink.message import Batch
 
@@ -35,8 +34,7 @@ class QueuePool(PoolSender):
     balancer: bound already.
     """
 
-    def __init__(self, *args: Any, balancer: Balancer, **options: Any) -> None:
-        self.balancer = balancer
+    def __init__(self, *args: Any, **options: Any) -> None:
         self._waiting: deque[tuple[int | Sequence[int], Batch]] = deque()
         self._trials: list[str] = []
         super().__init__(*args, **options)

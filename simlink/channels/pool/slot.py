@@ -46,7 +46,9 @@ class Slot:
         self.name = name
         self.weight = weight
         self.end = end
-        self.flights = Flights(retains=retains, once=once, resolved=lambda n, keys, verdict: resolved(self, n, keys, verdict))
+        self.flights = Flights(
+            retains=retains, once=once, resolved=lambda n, keys, verdict: resolved(self, n, keys, verdict)
+        )
         self.next = 0
         self.to: tuple[str, ...] = ()
         self.connected = False

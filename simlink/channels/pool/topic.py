@@ -41,11 +41,10 @@ class TopicPool(PoolSender):
     drop: whether what a slow member cannot take is dropped, beyond ``backlog`` messages.
     """
 
-    def __init__(self, *args: Any, balancer: Balancer, drop: bool, backlog: int, **options: Any) -> None:
+    def __init__(self, *args: Any, drop: bool, backlog: int, **options: Any) -> None:
         self._drop = drop
         self._bound = backlog
-        self._pattern = balancer
-        self._members = Members(self._balancer)
+        self._members = Members(self._new_balancer)
         self._served: dict[str, frozenset[Name]] = {}
         self._heard: dict[str, tuple[str, ...] | None] = {}
         """What each endpoint said last of its subscriptions."""
@@ -85,8 +84,8 @@ class TopicPool(PoolSender):
         self._view = None
         self._warn_of_copies(slot.name)
 
-    def _balancer(self) -> Balancer:
-        balancer = self._pattern.fresh()
+    def _new_balancer(self) -> Balancer:
+        balancer = self.balancer.fresh()
         balancer.bind(self.world.now, self.world.random)
         return balancer
 
