@@ -405,7 +405,8 @@ class SenderDriver(ABC):
     def withdraw(self) -> Sequence[Outcome]:
         """Take back what is unresolved, to be sent to another endpoint, and drop the connection: RETURNED for each
         message that the peer has not resolved. A peer that comes back is told, and drops what it has not handed out.
-        The default takes nothing back: what the client library may still deliver stays with it."""
+        The default reports nothing: the pool takes all of it for ambiguous, or for unknown where the driver promises at
+        most once. While this runs, a pool does nothing else; Kafka's clients take up to two seconds for it."""
         return ()
 
     @property

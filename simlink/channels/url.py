@@ -135,7 +135,7 @@ def parse_url(url: str) -> Target:
         password = unquote(secret) if colon else None
     hosts = tuple(_parse_host(url, h) for h in authority.split(",")) if authority else ()
     if len(set(hosts)) != len(hosts):
-        raise InvalidURL(f"{_shown(url)!r} names a host twice")
+        raise InvalidURL(f"{_shown(url)!r} names a host twice; name each once, and give it a weight if it is larger")
     return Target(scheme, hosts, tuple(segments[:-1]), name, user, password, params)
 
 
@@ -164,6 +164,10 @@ def _parse_host(url: str, text: str) -> Host:
         port = port[1:]
     else:
         name, colon, port = text.partition(":")
+        if port.startswith("//"):
+            raise InvalidURL(
+                f"{_shown(url)!r}: {name}:// stands among its hosts, and a URL has one scheme, before the first of them"
+            )
         if colon and not port:
             raise InvalidURL(f"{_shown(url)!r}: {text!r} has no port behind its colon")
     if not name:

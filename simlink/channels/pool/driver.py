@@ -170,7 +170,8 @@ def over_urls(
     """A pool of whole channels, an endpoint for each URL."""
     names = [_name(target, targets) for target in targets]
     if len(set(names)) != len(names):
-        raise ConfigError(f"simlink.pool: {next(n for n in names if names.count(n) > 1)} is given twice")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"simlink.pool: {twice} is given twice; give each once, and a weight if it is larger")
     scheme = targets[0].scheme
 
     def join(url: str) -> Driver:
