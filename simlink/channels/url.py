@@ -133,6 +133,11 @@ def parse_url(url: str) -> Target:
         user, colon, secret = credentials.partition(":")
         user = unquote(user)
         password = unquote(secret) if colon else None
+    if authority.endswith(":") and path.startswith("/"):
+        other = authority.rpartition(",")[2]
+        raise InvalidURL(
+            f"{_shown(url)!r}: {other}// stands among its hosts, and a URL has one scheme, before the first of them"
+        )
     hosts = tuple(_parse_host(url, h) for h in authority.split(",")) if authority else ()
     if len(set(hosts)) != len(hosts):
         raise InvalidURL(f"{_shown(url)!r} names a host twice; name each once, and give it a weight if it is larger")
@@ -164,10 +169,6 @@ def _parse_host(url: str, text: str) -> Host:
         port = port[1:]
     else:
         name, colon, port = text.partition(":")
-        if port.startswith("//"):
-            raise InvalidURL(
-                f"{_shown(url)!r}: {name}:// stands among its hosts, and a URL has one scheme, before the first of them"
-            )
         if colon and not port:
             raise InvalidURL(f"{_shown(url)!r}: {text!r} has no port behind its colon")
     if not name:

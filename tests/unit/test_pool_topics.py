@@ -174,6 +174,16 @@ def test_what_is_for_nobody_here_is_settled_and_counted():
     assert (here.settled, here.destination.hub.unrouted, here.got("x")) == ([0, 1, 2], 3, [])
 
 
+def test_of_the_names_that_a_peer_writes_only_those_that_are_here_are_kept():
+    here = Here("x", "y", None)
+    frame = BatchFrame(
+        0, numbered(b"p" * 16, 0, [b"0"]), 0, {}, ("", "y", "y", *("n" * 60 + str(i) for i in range(99)))
+    )
+    here.destination.batch(here.link, frame)
+    assert frame.subscriptions == ("", "y")
+    assert [here.got(name) for name in ("x", "y", None)] == [[], [0], [0]]
+
+
 # --- real ones ----------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from simlink.channels.http.problem import Problem
 from simlink.channels.http.sessions import Early, Session
 from simlink.channels.http.settings import Settings
 from simlink.channels.hub import Reader
+from simlink.channels.link.addressed import narrow
 from simlink.channels.link.destination import STALE, Destination
 from simlink.channels.link.reception import Bounds
 from simlink.channels.link.withdraw import unowned
@@ -322,6 +323,7 @@ class Gate:
             position = frame.position if isinstance(frame, BatchFrame) else frame.first
             if position > link.expected:
                 if isinstance(frame, BatchFrame):
+                    narrow(destination, frame)
                     assert self.settings is not None
                     session.check_early(frame, self.settings.max_body_bytes)
                 session.early.add(position, frame)

@@ -23,12 +23,23 @@ if TYPE_CHECKING:
     from simlink.channels.wire.frames import BatchFrame
     from simlink.message import Batch
 
-__all__ = ["forget_below", "named", "offer_to", "unmark"]
+__all__ = ["forget_below", "narrow", "offer_to", "unmark"]
+
+_NOBODY = ("\0",)
+"""No subscription's name."""
 
 
-def named(producer: bytes, name: str) -> bytes:
+def _named(producer: bytes, name: str) -> bytes:
     """What stands for a producer among what one subscription has had."""
     return producer + b"\0" + name.encode()
+
+
+def narrow(destination: Destination, frame: BatchFrame) -> None:
+    """Keep, of those a batch is for, whom there is here: what a peer writes must not pile up beside its messages."""
+    if frame.subscriptions:
+        with destination.hub.changed:
+            here = {"" if s.private else name for name, s in destination.hub.subscriptions.items()}
+        frame.subscriptions = tuple(name for name in sorted(here) if name in frame.subscriptions) or _NOBODY
 
 
 def _meant(destination: Destination, to: tuple[str, ...]) -> list[str]:
@@ -70,7 +81,7 @@ def _had(
     for producer, sequences, rows in identities:
         everybody = destination.dedup.check(producer, sequences)
         for row, name in enumerate(names):
-            for seen in (everybody, destination.dedup.check(named(producer, name), sequences)):
+            for seen in (everybody, destination.dedup.check(_named(producer, name), sequences)):
                 if seen is not None:
                     out[row, rows] |= seen
     return out
@@ -87,7 +98,7 @@ def _place(
         part = batch if taken == len(batch.bodies) else batch[:taken]
         for producer, sequences, _ in identities_of(link, part):
             for name in names:
-                destination.dedup.mark(named(producer, name), sequences)
+                destination.dedup.mark(_named(producer, name), sequences)
     return taken, origin
 
 
@@ -129,7 +140,7 @@ def forget_below(destination: Destination, link: ReceiverLink, frame: BatchFrame
     names = _meant(destination, frame.subscriptions)
     for producer, low in frame.lows.items():
         for name in names:
-            destination.dedup.forget_below(named(link.scope + producer, name), low)
+            destination.dedup.forget_below(_named(link.scope + producer, name), low)
 
 
 def unmark(destination: Destination, link: ReceiverLink, batch: Batch, name: str) -> None:
@@ -137,4 +148,4 @@ def unmark(destination: Destination, link: ReceiverLink, batch: Batch, name: str
     for producer, sequences, _ in identities_of(link, batch):
         destination.dedup.unmark(producer, sequences)
         if link.addressed:
-            destination.dedup.unmark(named(producer, name), sequences)
+            destination.dedup.unmark(_named(producer, name), sequences)

@@ -217,6 +217,7 @@ class Destination:
             FrameError: out of place or beyond the credit; or, BUSY, no room for it now.
         """
         self._resumed(link)
+        addressed.narrow(self, frame)
         link.park(frame)
         self._unpark(link)
         if link.parked:
