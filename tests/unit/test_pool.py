@@ -193,7 +193,7 @@ def test_a_pool_over_transports_with_a_broker_confirms_what_they_confirm():
             assert sorted([d.value for d in left] + [d.value for d in right]) == list(range(10))
 
 
-def test_an_endpoint_that_refuses_is_dead_at_once_and_what_it_held_goes_elsewhere():
+def test_an_endpoint_that_refuses_is_dead_at_once_and_what_it_held_goes_elsewhere(caplog):
     ports = free_ports(2)
     told = []
     with simlink.queue(url_of(ports), detector=QUICK, slow_start=0) as channel:
@@ -208,6 +208,8 @@ def test_an_endpoint_that_refuses_is_dead_at_once_and_what_it_held_goes_elsewher
             assert sorted(readers.all()) == list(range(200))
             until(lambda: channel.endpoints[0].state == "dead", "the verdict")
             until(lambda: [t.new.value for t in told if t.endpoint.endswith(str(ports[0]))][-1] == "dead", "the news")
+            logged = [record for record in caplog.records if record.getMessage().endswith(str(told[-1]))]
+            assert [record.levelname for record in logged] == ["WARNING"]
             with Readers(channel, ports[:1]) as again:
                 until(lambda: channel.endpoints[0].state == "half open", "its return")
                 channel.send(200)

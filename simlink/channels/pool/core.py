@@ -458,7 +458,7 @@ class PoolSender(Told):
         given = () if slot.opening else slot.end.withdraw()
         back = sum(outcome.stop - outcome.first for outcome in given if outcome.kind is OutcomeKind.RETURNED)
         self._report(slot, given)
-        back += slot.flights.open
+        back += 0 if self._once else slot.flights.open
         self._take_back(slot, ambiguous=True)
         self.moved += back
         slot.taken += back

@@ -221,6 +221,7 @@ class TopicPool(PoolSender):
             if end < stop:
                 member.waiting.appendleft((end, stop))
             over -= end - first
+            member.resends(first, end)
             self.dropped += end - first
             member.confirmed.add(first, end)
             member.settled.add(first, end)
