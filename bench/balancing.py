@@ -282,9 +282,13 @@ def crashes(quick: bool) -> Iterator[Row]:
 
     what = "one of ten crashes at 637/s"
     seeds = 3 if quick else 20
-    for kind, how in (("kill", "connections reset"), ("power", "silence")):
-        costs = [crash(seed, kind) for seed in range(seeds)]
-        who = f"least_connections; {how}"
+    for kind, how, laden in (
+        ("kill", "connections reset", False),
+        ("power", "silence", False),
+        ("power", "silence", True),
+    ):
+        costs = [crash(seed, kind, laden=laden) for seed in range(seeds)]
+        who = f"round_robin, that one ten times slower before; {how}" if laden else f"least_connections; {how}"
         lost = sum(len(cost.problems) for cost in costs)
         held, repeated, stray = (sum(getattr(cost, name) for cost in costs) for name in ("held", "repeated", "stray"))
         yield Row(f"{what}, {seeds} runs: lost, or repeated uncounted", who, f"{lost}", "0", lost == 0)

@@ -151,6 +151,8 @@ class OutcomeKind(enum.Enum):
     """Brokerless only: the application acknowledged it."""
     REJECTED = "rejected"
     """Brokerless only: the application rejected it."""
+    RESENT = "resent"
+    """Still open: the driver has sent it again itself, and it may be there already. It is only counted."""
 
 
 # Not frozen, though nobody changes one: that takes four times as long to make, and a waiting send makes two.
@@ -403,7 +405,8 @@ class SenderDriver(ABC):
     def withdraw(self) -> Sequence[Outcome]:
         """Take back what is unresolved, to be sent to another endpoint, and drop the connection: RETURNED for each
         message that the peer has not resolved. A peer that comes back is told, and drops what it has not handed out.
-        The default takes nothing back: what the client library may still deliver stays with it."""
+        The default reports nothing: the pool takes all of it for ambiguous, or for unknown where the driver promises at
+        most once. While this runs, a pool does nothing else; Kafka's clients take up to two seconds for it."""
         return ()
 
     @property
@@ -413,8 +416,18 @@ class SenderDriver(ABC):
 
     @property
     def subscriptions(self) -> tuple[str, ...] | None:
-        """Of a topic: what is subscribed to at the peer, private ones as empty text; None where that is not told."""
+        """Of a topic: what is subscribed to at the peer, private ones as empty text; None where that is not told. It
+        may change with every `open` and `outcomes`."""
         return None
+
+    @property
+    def addressable(self) -> bool:
+        """Whether `address` may be called: the peer heeds what a message is for."""
+        return False
+
+    def address(self, subscriptions: tuple[str, ...]) -> None:
+        """What is submitted from now on is for these of `subscriptions` only; none: for all of them. Called only where
+        `addressable` says so."""
 
     @property
     def pulse(self) -> tuple[int, int] | None:

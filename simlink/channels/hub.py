@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from simlink.channels.driver import Mode
@@ -90,15 +90,25 @@ class Hub:
             subscription.purge()
             self.changed.notify_all()
 
-    def offer(self, batch: Batch, origin: Origin | None = None, row: int = 0, *, announce: bool = True) -> int:
+    def offer(
+        self,
+        batch: Batch,
+        origin: Origin | None = None,
+        row: int = 0,
+        *,
+        announce: bool = True,
+        names: Collection[str] | None = None,
+        more: int = 0,
+    ) -> int:
         """Append as many of the batch's first messages as every subscription has room for; how many that is.
+        ``names`` are the only ones that it is for, and ``more`` others must settle it as well.
 
         ``row`` is the row, in the origin's count, of the batch's first message. Without ``announce`` the readers that
         wait are not woken: call `announce` soon.
         """
         rows = len(batch.bodies)
         with self.changed:
-            targets = list(self.subscriptions.values())
+            targets = [s for name, s in self.subscriptions.items() if names is None or name in names]
             if not targets:
                 self.unrouted += rows
                 if origin is not None:
@@ -112,7 +122,7 @@ class Hub:
                 return 0
             part = batch if count == rows else batch[:count]
             if origin is not None:
-                origin.expect(row, row + count, len(targets))
+                origin.expect(row, row + count, len(targets) + more)
             for subscription in targets:
                 subscription.append(part, origin, row)
             if announce:

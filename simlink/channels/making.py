@@ -131,6 +131,6 @@ def _refuse_pooling(names: set[str], where: str) -> None:
             from simlink.errors import NotSupported
 
             raise NotSupported(
-                f"{where}: {name}= spreads messages over endpoints, and this is one, whose broker or process does that;"
-                " simlink.pool([url, …]) makes one channel of several"
+                f"{where}: {name}= is for a channel over several endpoints, and this is one, whose broker or process"
+                " spreads messages itself; simlink.pool([url, …]) makes one channel of several"
             )

@@ -133,9 +133,14 @@ def parse_url(url: str) -> Target:
         user, colon, secret = credentials.partition(":")
         user = unquote(user)
         password = unquote(secret) if colon else None
+    if authority.endswith(":") and path.startswith("/"):
+        other = authority.rpartition(",")[2]
+        raise InvalidURL(
+            f"{_shown(url)!r}: {other}// stands among its hosts, and a URL has one scheme, before the first of them"
+        )
     hosts = tuple(_parse_host(url, h) for h in authority.split(",")) if authority else ()
     if len(set(hosts)) != len(hosts):
-        raise InvalidURL(f"{_shown(url)!r} names a host twice")
+        raise InvalidURL(f"{_shown(url)!r} names a host twice; name each once, and give it a weight if it is larger")
     return Target(scheme, hosts, tuple(segments[:-1]), name, user, password, params)
 
 

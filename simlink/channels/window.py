@@ -233,6 +233,8 @@ class Window:
                     for first, end in flight.runs(begin, stop) if begin < stop and flight.live else ():
                         if outcome.kind is OutcomeKind.RETURNED:
                             self._give_back(flight, first, end, ambiguous=outcome.ambiguous)
+                        elif outcome.kind is OutcomeKind.RESENT:
+                            self._count_resent(flight, first, end)
                         else:
                             self._mark(flight, first, end, outcome)
                 if not flight.live:
@@ -348,11 +350,20 @@ class Window:
                 self.nbytes += entry.batch[first:end].nbytes
                 entry.unresolved += rows
 
+    def _open(self, flight: _Flight, begin: int, stop: int) -> list[tuple[int, int]]:
+        """The rows of its entry that are not resolved."""
+        states = {State.PENDING, State.CONFIRMED} if self.retains else {State.PENDING}
+        rows = _runs(flight.entry, flight.row + begin, flight.row + stop)
+        return [(a, b) for state, a, b in rows if state in states]
+
+    def _count_resent(self, flight: _Flight, begin: int, stop: int) -> None:
+        for a, b in self._open(flight, begin, stop):
+            for books in self._books(flight.entry):
+                books.resent += b - a
+
     def _give_back(self, flight: _Flight, begin: int, stop: int, *, ambiguous: bool) -> None:
         entry = flight.entry
-        open_states = {State.PENDING, State.CONFIRMED} if self.retains else {State.PENDING}
-        runs = [(a, b) for state, a, b in _runs(entry, flight.row + begin, flight.row + stop) if state in open_states]
-        for a, b in runs:
+        for a, b in self._open(flight, begin, stop):
             flight.live -= b - a
             if flight.live:
                 flight.gone = flight.gone or bytearray(flight.count)

@@ -62,6 +62,7 @@ class FailureDetector(ABC):
     _seq: int | None
     _silence: float  # the longest one since the last beat in time
     _quiet: bool  # no traffic since then
+    _lesson: float  # when traffic tells the longest silence, as no beat did
     _paused: bool  # our own loop was late since then
 
     def __init__(self, interval: float = 1.0, *, suspect: float = 3.0) -> None:
@@ -81,7 +82,8 @@ class FailureDetector(ABC):
         """Seconds of silence with which ``level`` is reached: for SUSPECT no more than for DEAD."""
 
     def learn(self, silence: float, quiet: bool) -> None:
-        """The longest silence, in seconds, since the last beat that came in time: told by each one that does.
+        """The longest silence, in seconds, since the last time: told by each beat that comes in time, and once an
+        interval where answers come instead, for a peer that has something to say sends no beats.
 
         ``quiet``: nothing but beats came meanwhile.
         """
@@ -115,20 +117,30 @@ class FailureDetector(ABC):
             self._seq = seq
         waited = 0.0 if sent_at is None else self._waited(now, sent_at)
         if self._life is None:
+            self._lesson = now + self.interval
             return self._renew(now - waited)
         self._silence = max(self._silence, now - self._life)
         if waited < self.interval:  # else: a queue that drains; its silence is told by the first that is in time
-            if not self._paused:
-                self.learn(self._silence, self._quiet)
-            self._silence, self._quiet, self._paused = 0.0, True, False
+            self._tell(now)
+            self._quiet = True
         return self._renew(now - waited)
 
     def traffic(self, now: float) -> None:
         """Something else came from it, at ``now``: proves life as a beat does, but is no sample of how beats come."""
-        if self._life is not None:
-            self._silence = max(self._silence, now - self._life)
         self._quiet = False
+        if self._life is None:
+            self._lesson = now + self.interval
+        else:
+            self._silence = max(self._silence, now - self._life)
+            if now >= self._lesson:
+                self._tell(now)
         self._renew(now)
+
+    def _tell(self, now: float) -> None:
+        if not self._paused:
+            self.learn(self._silence, self._quiet)
+        self._silence, self._paused = 0.0, False
+        self._lesson = now + self.interval
 
     def local_pause(self, now: float, late: float) -> None:
         """Our own loop was ``late`` seconds late at ``now``: what came meanwhile is not read yet.
@@ -146,6 +158,7 @@ class FailureDetector(ABC):
         """
         self._start()
         self._life = now
+        self._lesson = now + self.interval
 
     # ---- what it says
 
@@ -181,7 +194,7 @@ class FailureDetector(ABC):
     def _start(self) -> None:
         self._life = None
         self._seq = None
-        self._borne = self._silence = 0.0
+        self._borne = self._silence = self._lesson = 0.0
         self._quiet, self._paused = True, False
         self._transit = self._transit_before = math.inf  # the shortest of this bucket, and of the one before
         self._timed = 0

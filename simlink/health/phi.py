@@ -90,8 +90,8 @@ class PhiAccrual(FailureDetector):
         return abs(math.log10(math.erfc(y / math.sqrt(2)) / 2))
 
     def learn(self, silence: float, quiet: bool) -> None:
-        if quiet:  # traffic in between would say that beats come sooner than they do
-            self._add(round(silence * _NS))
+        # Traffic in between would say that beats come sooner than they do; a longer silence is one all the same.
+        self._add(round((silence if quiet else max(silence, self.interval)) * _NS))
 
     def forget(self) -> None:
         self._gaps = deque()

@@ -18,6 +18,7 @@ from simlink.channels.wire.frames import (
     Heartbeat,
     Returned,
     Settle,
+    Subscribed,
     Welcome,
 )
 from simlink.errors import ConnectError, ConnectTimeout
@@ -181,7 +182,7 @@ class SimEnd(SenderDriver):
     def _take(self) -> None:
         while self._connection is not None and (frame := self._reader.next_frame()) is not None:
             self._signs += 1
-            if isinstance(frame, Accept | Settle | Returned):
+            if isinstance(frame, Accept | Settle | Returned | Subscribed):
                 self._done += self._link.receive(frame)
             elif isinstance(frame, Heartbeat):
                 self._beats += 1
@@ -221,6 +222,13 @@ class SimEnd(SenderDriver):
     @property
     def subscriptions(self) -> tuple[str, ...]:
         return self._link.subscriptions
+
+    @property
+    def addressable(self) -> bool:
+        return self._link.addressable
+
+    def address(self, subscriptions: tuple[str, ...]) -> None:
+        self._link.address(subscriptions)
 
     @property
     def pulse(self) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from simlink.channels.driver import Incoming, Mode, Settlement
@@ -51,12 +51,19 @@ class _Peer(Peer):
 
 
 class HandOut:
-    """A message in the application's hands, once."""
+    """A message in the application's hands, once; ``subscription`` is empty for a queue's, and a private one's."""
 
-    __slots__ = ("at", "attempt", "body", "identity", "life", "process")
+    __slots__ = ("at", "attempt", "body", "identity", "life", "process", "subscription")
 
     def __init__(
-        self, at: float, process: str, life: int, identity: tuple[bytes, int], attempt: int, body: bytes
+        self,
+        at: float,
+        process: str,
+        life: int,
+        identity: tuple[bytes, int],
+        attempt: int,
+        body: bytes,
+        subscription: str = "",
     ) -> None:
         self.at = at
         self.process = process
@@ -64,6 +71,7 @@ class HandOut:
         self.identity = identity
         self.attempt = attempt
         self.body = body
+        self.subscription = subscription
 
 
 class SimProcess:
@@ -73,6 +81,7 @@ class SimProcess:
         service: seconds that a message takes.
         handed: told of every hand-out.
         skew: what its clock is fast by, as a part; its zero is its own anyway.
+        subscriptions: of a topic, what it receives; None is private.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class SimProcess:
         skew: float = 0.0,
         destination: str = "orders",
         mode: Mode = Mode.QUEUE,
+        subscriptions: Sequence[str | None] = (None,),
         bounds: Bounds = Bounds(),  # noqa: B008 – it is frozen
     ) -> None:
         self.network = network
@@ -104,12 +114,13 @@ class SimProcess:
         self._zero = network.random.random() * 1e4
         self._destination = destination
         self._mode = mode
+        self._subscriptions = subscriptions
         self._bounds = bounds
         self._handed = handed
         self._inbox: deque[Callable[[], None]] = deque()
         self._connections: list[Connection] = []
         self._reception: Reception
-        self._reader: Reader
+        self._readers: deque[Reader]
         self._busy = False
         self._pump_asked = False
         network.processes[name] = self
@@ -142,11 +153,17 @@ class SimProcess:
             hasten=lambda _: None,
             clock=self.now,
         )
-        self._reader = self._reception.join(
-            self._destination, self._mode, self._bounds, None, capacity=500, overflow="block"
-        )
+        self._readers = deque()
+        for name in self._subscriptions:
+            self.subscribe(name)
         life = self.life
         self.network.clock.call_later(self.network.random.random() * 0.05, lambda: self._tick(life))
+
+    def subscribe(self, name: str | None) -> None:
+        """One more reader in this life."""
+        self._readers.append(
+            self._reception.join(self._destination, self._mode, self._bounds, name, capacity=500, overflow="block")
+        )
 
     def kill(self) -> None:
         """It ends at once; its kernel closes its connections and refuses new ones."""
@@ -264,7 +281,12 @@ class SimProcess:
     def _work(self) -> None:
         if self._busy or not self.alive or self.stalled:
             return
-        found = self._reader.receive(1, 0.0)
+        found: Sequence[Incoming] = ()
+        for _ in range(len(self._readers)):
+            reader = self._readers[0]
+            self._readers.rotate(-1)
+            if found := reader.receive(1, 0.0):
+                break
         if not found:
             return
         incoming = found[0]
@@ -275,18 +297,24 @@ class SimProcess:
         life = self.life
         self._handed(
             HandOut(
-                self.network.clock.now(), self.name, life, (message.producer, message.sequence), attempt, message.body
+                self.network.clock.now(),
+                self.name,
+                life,
+                (message.producer, message.sequence),
+                attempt,
+                message.body,
+                "" if reader.subscription.private else reader.subscription.name,
             )
         )
         self._busy = True
 
         def over() -> None:
             if life == self.life:
-                self._when_it_runs(lambda: self._finish(incoming))
+                self._when_it_runs(lambda: self._finish(reader, incoming))
 
         self.network.clock.call_later(self.service() * self.slow, over)
 
-    def _finish(self, incoming: Incoming) -> None:
+    def _finish(self, reader: Reader, incoming: Incoming) -> None:
         self._busy = False
-        self._reader.settle([Settlement(incoming.lease, Verdict.ACK, incoming.tokens[0], incoming.tokens[-1])])
+        reader.settle([Settlement(incoming.lease, Verdict.ACK, incoming.tokens[0], incoming.tokens[-1])])
         self._work()

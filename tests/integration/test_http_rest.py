@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import simlink
 from simlink.channels.channel import queue
 from simlink.channels.driver import Mode, OutcomeKind
 from simlink.channels.http import HttpDriver
@@ -274,3 +275,24 @@ def test_closing_waits_for_what_is_under_way():
         with endpoint.queue() as channel:
             receipt = channel.send_many(range(200), wait=False)
         assert (receipt.confirmed, len(endpoint.seen)) == (200, 200)
+
+
+def test_a_pool_sends_nothing_twice_where_a_silent_endpoint_may_have_it():
+    with Endpoint(HANG) as silent, Endpoint() as quick:
+        urls = [f"http://{LOCAL}:{endpoint.port}/orders" for endpoint in (silent, quick)]
+        quickly = simlink.Heartbeat(interval=0.1, suspect=3, dead=7)
+        with simlink.pool(urls, rest=True, connections=1, detector=quickly, balancer=First()) as channel:
+            receipts = [channel.send(number, wait=False) for number in range(3)]
+            for receipt in receipts:
+                receipt.wait(30)
+            # The second and the third waited behind the first, and nobody had begun to ask for them.
+            assert [receipt.state for receipt in receipts] == ["unknown", "confirmed", "confirmed"]
+            assert channel.stats()["resent"] == 0
+            assert (silent.bodies, quick.bodies) == ([b"0"], [b"1", b"2"])
+
+
+class First(simlink.Balancer):
+    """The first that is there."""
+
+    def choose(self, endpoints, key):
+        return endpoints[0]

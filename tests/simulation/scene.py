@@ -70,6 +70,8 @@ class Schedule:
     mode: str = "queue"
     service: float = 0.008
     """Mean seconds that a message takes."""
+    names: tuple[tuple[str | None, ...], ...] = ()
+    """Of a topic: what is received by each endpoint's process; nothing said: one private subscription each."""
 
     @classmethod
     def of(cls, seed: int) -> Schedule:
@@ -139,6 +141,7 @@ class Scene:
                 handed=self.books.handed.append,
                 skew=schedule.skew * i,
                 mode=Mode(schedule.mode),
+                subscriptions=schedule.names[i] if schedule.names else (None,),
             )
             for i in range(schedule.endpoints)
         ]
@@ -288,11 +291,27 @@ class Scene:
             problems.append(f"{self.window.totals.settled} of {books.sent} settled, {self.window.messages} open")
         left = {t.endpoint for t in books.transitions if t.new in {State.DEAD, State.HALF_OPEN}}
         joined = {t.endpoint: t.at for t in reversed(books.transitions) if t.new is State.UP}
-        for process in self.processes:
-            mine = {hand.identity[1] for hand in books.handed if hand.process == process.name}
+        got = defaultdict(Counter)
+        lives = Counter()
+        for hand in books.handed:
+            # One that is private is nobody else's.
+            got[hand.subscription or hand.process][hand.identity[1]] += 1
+            if hand.attempt == 1:
+                lives[hand.process, hand.life, hand.subscription, hand.identity[1]] += 1
+        for i, process in enumerate(self.processes):
             due = {sequence for sequence, at in books.sent_at.items() if at > joined.get(process.name, math.inf)}
-            if process.name not in left and due - mine:
-                problems.append(f"{process.name} missed {sorted(due - mine)[:10]}")
+            for name in self.schedule.names[i] if self.schedule.names else (None,):
+                mine = set(got[name or process.name])
+                if process.name not in left and due - mine:
+                    problems.append(f"{name or process.name} missed {sorted(due - mine)[:10]}")
+        # One that is sent again once may be so for several subscriptions.
+        repeats = max((sum(count - 1 for count in counts.values()) for counts in got.values()), default=0)
+        held = sum(process.held_at_death for process in self.processes)
+        if repeats > self.window.totals.resent + held:
+            problems.append(f"{repeats} repeats, {self.window.totals.resent} resent, {held} held at a death")
+        twice = [key for key, count in lives.items() if count > 1]
+        if twice:
+            problems.append(f"twice at attempt 1 in one life: {twice[:5]}")
         if any(slot.flights.open for slot in self.pool.slots.values()) and not self.window.messages:
             problems.append("flights that were not resolved")
         if self.pool._casts:
@@ -359,6 +378,7 @@ class Crash:
         repeated: messages that were handed out twice.
         stray: of them, those that were settled at the crash, or sent after it.
         last: seconds after the crash at which the last of what was resent was.
+        suspect, dead: seconds after the crash at which that was known.
     """
 
     problems: list
@@ -367,17 +387,22 @@ class Crash:
     repeated: int
     stray: int
     last: float
+    suspect: float
+    dead: float
 
 
-def crash(seed: int, kind: str) -> Crash:
-    """``kind``: "kill", where the machine goes on and says so, or "power", where there is only silence."""
+def crash(seed: int, kind: str, *, laden: bool = False) -> Crash:
+    """``kind``: "kill", where the machine goes on and says so, or "power", where there is only silence. ``laden``: it
+    was ten times slower for half a second before, and got its turn all the same, so it holds much."""
+    slow = (Fault(0.3, "slow", 3, 60.0),) if laden else ()
     schedule = Schedule(
         seed,
         endpoints=10,
+        balancer="round_robin" if laden else "least_connections",
         detector="empirical",
         rate=637.0,
         service=0.010,
-        faults=(Fault(0.8, kind, 3, 60.0),),
+        faults=(*slow, Fault(0.8, kind, 3, 60.0)),
     )
     books = run(schedule)
     ((at, _, held),) = books.crashes
@@ -385,7 +410,17 @@ def crash(seed: int, kind: str) -> Crash:
     repeated = {sequence for sequence, count in seen.items() if count > 1}
     again = {sequence: times[0] - at for sequence, times in books.returned_at.items() if times[0] >= at}
     last = max([0.0, *again.values()]) if held <= set(again) else math.inf
-    return Crash(books.problems, len(held), len(again), len(repeated), len(repeated - held), last)
+    known = {t.new: t.at - at for t in reversed(books.transitions) if t.endpoint == "e3" and t.at >= at}
+    return Crash(
+        books.problems,
+        len(held),
+        len(again),
+        len(repeated),
+        len(repeated - held),
+        last,
+        known.get(State.SUSPECT, 0.0),
+        known[State.DEAD],
+    )
 
 
 def run(schedule: Schedule) -> Books:

@@ -5,6 +5,7 @@ by ``python -m tests.simulation --first SEED --seeds 1 --verbose``.
 """
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.pool.queue import QueuePool
+from simlink.health.states import State
 from simlink.testing.ends import SimEnd
 from tests.simulation.scene import BALANCERS, DETECTORS, KINDS, SENDING, Fault, Schedule, crash, run
 
@@ -35,6 +37,33 @@ def test_every_member_of_a_topic_gets_what_it_was_there_for():
         books = run(replace(Schedule.of(seed), mode="topic", order="none"))
         if books.problems:
             bad[seed] = books.problems[:3]
+    assert bad == {}
+
+
+SETS = (("x", "y", None), ("x",), ("y", "z"), ("z", "x"), ("x", "y", "z"))
+"""What endpoints receive of a topic; None is private."""
+
+
+def overlapping(seed):
+    schedule, random = Schedule.of(seed), Random(seed)
+    names = tuple(random.choice(SETS) for _ in range(schedule.endpoints))
+    return replace(schedule, mode="topic", order="none", names=names)
+
+
+def test_where_names_overlap_each_has_what_it_was_there_for_once():
+    bad = {}
+    # A fifth of a second each: frames for several subscriptions, and copies of their own for each of them.
+    for seed in range(60):
+        books = run(overlapping(seed))
+        if books.problems:
+            bad[seed] = books.problems[:3]
+    for seed in range(10):
+        schedule = replace(overlapping(seed), faults=(), loss=0.0, duplication=0.0, reordering=0.0)
+        books = run(schedule)
+        # A private one is its endpoint's own, a name is everybody's.
+        everybody = {name or number for number, names in enumerate(schedule.names) for name in names}
+        if books.problems or len(books.handed) != books.sent * len(everybody):
+            bad[seed, "in peace"] = [*books.problems[:3], len(books.handed), books.sent, len(everybody)]
     assert bad == {}
 
 
@@ -102,6 +131,28 @@ def test_a_crash_under_load_costs_only_what_was_open(kind):
     assert sum(cost.held for cost in costs) > 0
     assert all(cost.repeated <= cost.held <= cost.resent for cost in costs)
     assert all(0 <= cost.last <= 0.8 for cost in costs)
+    # All that was heard of it were answers, for beats are sent when there is nothing else to say.
+    silence = {"kill": (0.02, 0.02), "power": (0.32, 0.72)}[kind]
+    assert all((cost.suspect <= silence[0], cost.dead <= silence[1]) == (True, True) for cost in costs)
+
+
+@pytest.mark.parametrize("kind", ["kill", "power"])
+def test_what_a_laden_endpoint_holds_at_its_crash_goes_elsewhere(kind):
+    costs = [crash(seed, kind, laden=True) for seed in (0, 1)]
+    assert [(cost.problems, cost.stray) for cost in costs] == [([], 0)] * 2
+    assert all(20 <= cost.held <= cost.resent for cost in costs)
+    # It was working on one; the others nobody had been handed.
+    assert all(cost.repeated <= 1 and cost.last <= 0.8 for cost in costs)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_one_that_stops_under_load_is_found_as_one_that_is_idle(detector):
+    stop = Schedule(5, endpoints=4, detector=detector, rate=300.0, faults=(Fault(0.7, "stall", 1, 2.0),))
+    books = run(stop)
+    assert books.problems == []
+    at = {t.new: t.at - 1000.7 for t in reversed(books.transitions) if t.endpoint == "e1" and t.at > 1000.7}
+    assert at[State.SUSPECT] <= 0.32
+    assert at[State.DEAD] <= {"empirical": 0.72, "heartbeat": 0.72, "phi": 1.0}[detector]
 
 
 def test_the_judge_sees_a_pool_that_moves_nothing(monkeypatch):

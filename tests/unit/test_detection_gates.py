@@ -10,6 +10,7 @@ import pytest
 
 import simlink
 from bench.detection import empirical, false_deaths, gaps, table, watch
+from simlink.health.detector import Level
 
 DEFAULT = simlink.EmpiricalAccrual(0.1)
 
@@ -52,6 +53,28 @@ def test_at_most_one_false_death_in_a_hundred_hours(rng):
 def test_at_most_five_false_deaths_an_hour_where_one_beat_in_twenty_is_lost(rng):
     deaths, hours = false_deaths(DEFAULT, rng, 50.0, loss=0.05)
     assert 0 < deaths <= 5 * hours
+
+
+def answers(rng, hours, *, stalls):
+    """When answers come, one each 20 ms or so, and one gap in five hundred is 500 ms longer: no time for a beat."""
+    between = np.maximum(rng.exponential(0.02, int(hours * 3600 / 0.02)), 1e-4)
+    return between + 0.5 * (rng.random(len(between)) < stalls)
+
+
+@pytest.mark.parametrize(("stalls", "dead"), [(0.002, 0.700), (0.0, 0.300)])
+def test_under_constant_traffic_a_death_is_found_as_soon(rng, stalls, dead):
+    # Without stalls by 300 ms, which are three beats: there is no gap between two beats for a crash to fall into.
+    detector = DEFAULT.fresh()
+    detector.reset(0.0)
+    now, false, waits = 0.0, 0, []
+    for step, gap in enumerate(answers(rng, 0.5, stalls=stalls).tolist()):
+        if step > 25_000:
+            waits.append(detector.deadline(Level.DEAD) - now - gap / 2)
+            false += now + gap >= detector.deadline(Level.DEAD)
+            assert detector.deadline(Level.SUSPECT) - now <= 0.3 + 1e-9
+        now += gap
+        detector.traffic(now)
+    assert (np.mean(waits) <= dead, false) == (True, 0)
 
 
 def test_a_change_of_pace_is_learnt(rng):

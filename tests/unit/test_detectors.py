@@ -166,13 +166,30 @@ def test_a_stall_that_passes_is_learnt_but_for_the_fixed_one(kind):
 
 
 @each
-def test_a_stall_under_traffic_is_learnt_by_the_default(kind):
+def test_a_stall_under_traffic_is_learnt_but_for_the_fixed_one(kind):
     made, now = taught(kind(0.1), 0.1)
     before = made.allowed(Level.DEAD)
     made.traffic(now + 0.6)
     made.traffic(now + 0.61)
     made.heartbeat(now + 0.7)
-    assert (made.allowed(Level.DEAD) > before) == (kind is simlink.EmpiricalAccrual)
+    assert (made.allowed(Level.DEAD) > before) == (kind is not simlink.Heartbeat)
+
+
+@each
+def test_answers_in_place_of_beats_teach_what_beats_would(kind):
+    """A peer that has something to say sends no beats, be it for hours."""
+    quiet, now = taught(kind(0.1), 0.1)
+    busy = begun(kind(0.1))
+    for step in range(1, 20_001):
+        busy.traffic(step * 0.01)
+    assert busy.allowed(Level.DEAD) == pytest.approx(quiet.allowed(Level.DEAD), rel=0.02)
+    before = busy.allowed(Level.DEAD)
+    busy.traffic(now + 0.8)
+    assert (busy.allowed(Level.DEAD) > before) == (kind is not simlink.Heartbeat)
+    busy.local_pause(now + 2.0, 1.2)
+    told = busy.allowed(Level.DEAD)
+    busy.traffic(now + 2.0)
+    assert busy.allowed(Level.DEAD) == told  # our own silence
 
 
 @each

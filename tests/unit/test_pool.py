@@ -83,11 +83,18 @@ class Readers:
         (lambda: simlink.pool(["tcp://a:1/x", "http://a:1/x"]), ConfigError, "one scheme"),
         (lambda: simlink.pool(["tcp://a:1/x"], mode="queues"), ConfigError, "did you mean 'queue'"),
         (lambda: simlink.pool(["tcp://a:1/x?balancer=random"]), ConfigError, "for the whole pool"),
-        (lambda: simlink.queue("tcp://a:1,a:1/x"), ConfigError, "names a host twice"),
+        (lambda: simlink.queue("tcp://a:1,a:1/x"), ConfigError, "names a host twice; name each once"),
+        (lambda: simlink.queue("tcp://a:1,http://b:1/x"), ConfigError, "a URL has one scheme"),
         (lambda: simlink.queue("tcp://a:1,b:1/x", weights=[1, 0]), ConfigError, "must be a number above 0"),
         (lambda: simlink.queue("tcp://a:1,b:1/x", weights=[1, -2]), ConfigError, "must be a number above 0"),
         (lambda: simlink.queue("tcp://a:1,b:1/x?weights=1"), ConfigError, "1 weights for 2 endpoints"),
         (lambda: simlink.queue("tcp://a:1,b:1/x", weights={"c:1": 2}), ConfigError, "names 'c:1'"),
+        (lambda: simlink.queue("tcp://a:1,b:1/x", weights=5), ConfigError, "a list, or a mapping"),
+        (lambda: simlink.queue("tcp://a:1,b:1/x?weights=2,1&balancer=round_robin"), ConfigError, "the same share"),
+        (lambda: simlink.queue("tcp://a:1,b:1/x", slow="drop"), ConfigError, "is for a topic"),
+        (lambda: simlink.queue("tcp://a:1,b:1/x?backlog=5"), ConfigError, "is for a topic"),
+        (lambda: simlink.topic("tcp://a:1,b:1/x", order="per_key"), ConfigError, "is for a queue"),
+        (lambda: simlink.topic("tcp://a:1,b:1/x?balancer=consistent_hash"), ConfigError, "goes by keys"),
         (lambda: simlink.queue("tcp://a:1,b:1/x?balancer=round_robbin"), ConfigError, "did you mean 'round_robin'"),
         (lambda: simlink.queue("tcp://a:1,b:1/x?detector=fi"), ConfigError, "phi"),
         (lambda: simlink.queue("tcp://a:1,b:1/x", detector=7), ConfigError, "FailureDetector"),
@@ -186,7 +193,7 @@ def test_a_pool_over_transports_with_a_broker_confirms_what_they_confirm():
             assert sorted([d.value for d in left] + [d.value for d in right]) == list(range(10))
 
 
-def test_an_endpoint_that_refuses_is_dead_at_once_and_what_it_held_goes_elsewhere():
+def test_an_endpoint_that_refuses_is_dead_at_once_and_what_it_held_goes_elsewhere(caplog):
     ports = free_ports(2)
     told = []
     with simlink.queue(url_of(ports), detector=QUICK, slow_start=0) as channel:
@@ -201,6 +208,8 @@ def test_an_endpoint_that_refuses_is_dead_at_once_and_what_it_held_goes_elsewher
             assert sorted(readers.all()) == list(range(200))
             until(lambda: channel.endpoints[0].state == "dead", "the verdict")
             until(lambda: [t.new.value for t in told if t.endpoint.endswith(str(ports[0]))][-1] == "dead", "the news")
+            logged = [record for record in caplog.records if record.getMessage().endswith(str(told[-1]))]
+            assert [record.levelname for record in logged] == ["WARNING"]
             with Readers(channel, ports[:1]) as again:
                 until(lambda: channel.endpoints[0].state == "half open", "its return")
                 channel.send(200)
@@ -257,6 +266,14 @@ def test_a_balancer_that_chooses_nobody_who_is_there_is_refused():
     with simlink.queue(url_of(ports), balancer=Wrong, close_timeout=0) as channel, Readers(channel, ports):
         with pytest.raises(ConfigError, match="which is not there"):
             channel.send("first")
+
+
+def test_one_that_joins_by_a_weight_that_is_not_followed_is_refused():
+    ports = free_ports(2)
+    with simlink.queue(url_of(ports), balancer="round_robin", close_timeout=0) as channel:
+        with pytest.raises(ConfigError, match="the same share"):
+            channel.endpoints.add(f"{LOCAL}:9", weight=2)
+        assert len(channel.endpoints) == 2
 
 
 def test_endpoints_come_and_go():
@@ -388,20 +405,33 @@ def test_every_subscription_of_a_topic_gets_each_message_and_those_of_one_name_s
             until(lambda: channel.stats()["in_flight"] == 0, "settlements")
 
 
-def test_a_name_that_would_get_two_copies_is_told_of(caplog):
+@pytest.mark.parametrize("scheme", ["tcp", "http", "grpc"])
+def test_of_names_that_overlap_each_message_goes_to_one_endpoint_for_every_name(scheme, caplog):
     ports = free_ports(3)
+    url = url_of(ports, "news", scheme=scheme)
     with (
-        simlink.topic(url_of(ports, "news"), detector=QUICK) as channel,
-        Readers(channel, ports, {ports[0]: "audit", ports[1]: "audit", ports[2]: "audit"}) as readers,
-        channel.receiver("stock", at=f"{LOCAL}:{ports[2]}") as stock,
+        simlink.topic(url, detector=QUICK, balancer="round_robin") as channel,
+        Readers(channel, ports, {ports[0]: "audit", ports[1]: "audit", ports[2]: None}) as audit,
+        Readers(channel, ports[1:], {ports[1]: "stock", ports[2]: "stock"}) as stock,
     ):
         channel.sender.connect(30)
         until(lambda: all(each.state == "up" for each in channel.endpoints), "all")
-        channel.send(1)
-        until(lambda: len(readers.all()) == 2, "both copies")
-        assert stock.take(1, timeout=20) == [1]
-    said = [record.getMessage() for record in caplog.records if "gets each message from both" in record.getMessage()]
-    assert (len(said), "'audit' is subscribed to at" in said[0]) == (1, True)
+        members = channel.stats()["driver"]["members"]
+        at = [f"{LOCAL}:{port}" for port in ports]
+        assert {name: member["endpoints"] for name, member in members.items()} == {
+            "audit": sorted(at[:2]),
+            "stock": sorted(at[1:]),
+            at[2]: [at[2]],
+        }
+        for number in range(40):
+            channel.send(number)
+        until(lambda: len(audit.all()) == 80 and len(stock.all()) == 40, "one copy for each")
+        assert audit.got[ports[2]] == list(range(40))
+        assert sorted(audit.got[ports[0]] + audit.got[ports[1]]) == list(range(40))
+        assert stock.all() == list(range(40))
+        assert [len(audit.got[port]) for port in ports[:2]] == [len(stock.got[port]) for port in ports[1:]] == [20, 20]
+        until(lambda: channel.stats()["in_flight"] == 0, "settlements")
+    assert [record for record in caplog.records if "gets each message from both" in record.getMessage()] == []
 
 
 def test_a_subscription_that_dies_is_named_in_the_receipt_and_starts_at_now():

@@ -121,6 +121,8 @@ class WindowMachine(RuleBasedStateMachine):
                 if self.holds(row):
                     row.position, row.ambiguous = None, ambiguous
                     self.returned += 1
+            elif kind is OutcomeKind.RESENT:
+                self.resent += self.holds(row)
             elif FINAL[kind] in FORWARD[row.state]:
                 row.late = row.late or row.state is State.UNKNOWN
                 row.state = FINAL[kind]

@@ -26,6 +26,7 @@ from simlink.channels.wire.frames import (
     Moved,
     Returned,
     Settle,
+    Subscribed,
     Void,
     Welcome,
 )
@@ -78,7 +79,23 @@ def batches(draw):
 
 control_frames = st.one_of(
     st.builds(Hello, ids, text, st.sampled_from(Mode), text, st.just(b"") | ids, numbers, numbers, small, small),
-    st.builds(Welcome, ids, numbers, numbers, runs, runs, runs, runs, numbers, numbers, small, small),
+    st.builds(
+        Welcome,
+        ids,
+        numbers,
+        numbers,
+        runs,
+        runs,
+        runs,
+        runs,
+        numbers,
+        numbers,
+        small,
+        small,
+        st.lists(text, max_size=3),
+        st.booleans(),
+    ),
+    st.builds(Subscribed, st.lists(text, max_size=3)),
     st.builds(Accept, numbers, numbers, numbers),
     st.builds(Settle, numbers, runs, runs, numbers, numbers),
     st.builds(Returned, runs, runs),
@@ -88,7 +105,7 @@ control_frames = st.one_of(
     st.builds(Bye),
     st.builds(ErrorFrame, st.sampled_from(Code), st.just("one line"), st.booleans()),
 )
-batch_frames = st.builds(BatchFrame, numbers, batches(), numbers)
+batch_frames = st.builds(BatchFrame, numbers, batches(), numbers, subscriptions=st.lists(text, max_size=3).map(tuple))
 frames = control_frames | batch_frames
 
 
@@ -98,6 +115,7 @@ def plain(frame):
         return {
             "position": frame.position,
             "low": frame.low,
+            "subscriptions": frame.subscriptions,
             "rows": [
                 (m.body, m.key, dict(m.headers), m.content_type, m.producer, m.sequence, m.timestamp)
                 for m in frame.batch

@@ -25,6 +25,7 @@ from simlink.channels.wire.frames import (
     Proof,
     Returned,
     Settle,
+    Subscribed,
     Void,
     Welcome,
 )
@@ -78,6 +79,9 @@ FRAMES = {
     "challenge": Challenge(bytes(range(32, 64)), bytes(range(64, 96))),
     "proof": Proof(bytes(range(96, 128))),
     "error-secret": ErrorFrame(Code.SECRET, "the shared secrets differ"),
+    "welcome-topic": Welcome(INCARNATION, subscriptions=["audit", ""], addressable=True),
+    "subscribed": Subscribed(["audit", "", "stock"]),
+    "batch-for": BatchFrame(80, Batch([b"one", b"two"]), 79, subscriptions=("audit", "")),
 }
 
 
@@ -87,7 +91,7 @@ def pinned():
 
 def cells(frame):
     if isinstance(frame, BatchFrame):
-        return (frame.position, frame.low, list(frame.batch))
+        return (frame.position, frame.low, frame.subscriptions, list(frame.batch))
     return frame
 
 

@@ -27,6 +27,7 @@ from simlink.channels.wire.frames import (
     Heartbeat,
     Returned,
     Settle,
+    Subscribed,
     Welcome,
 )
 from simlink.errors import ConnectError, ConnectTimeout
@@ -239,7 +240,7 @@ class GrpcSender(LinkSender):
 
     def _hear(self, frame: Frame | None) -> None:
         self._signs += 1
-        if isinstance(frame, Accept | Settle | Returned):
+        if isinstance(frame, Accept | Settle | Returned | Subscribed):
             self._done += self._link.receive(frame)
         elif isinstance(frame, ErrorFrame):
             if frame.code is Code.CLOSING:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from simlink.channels.driver import Mode
@@ -20,6 +21,7 @@ from simlink.channels.http.problem import Problem
 from simlink.channels.http.sessions import Early, Session
 from simlink.channels.http.settings import Settings
 from simlink.channels.hub import Reader
+from simlink.channels.link.addressed import narrow
 from simlink.channels.link.destination import STALE, Destination
 from simlink.channels.link.reception import Bounds
 from simlink.channels.link.withdraw import unowned
@@ -116,6 +118,8 @@ class Gate:
             readers.append(reader)
             # Only now senders are let in: a topic without a subscription would lose what they send.
             self._destinations[name] = found
+            if mode is Mode.TOPIC and destination.links:
+                self._command(partial(self._subscribed, destination), 5.0)
             return reader
 
     def leave(self, name: str, reader: Reader, timeout: float) -> None:
@@ -133,9 +137,14 @@ class Gate:
                     self._destinations.pop(name, None)
                     self._retire(destination)
                 else:
-                    self.tell(destination)
+                    self._subscribed(destination)
 
             self._command(finish, timeout)
+
+    def _subscribed(self, destination: Destination) -> None:
+        """Tell the senders what is subscribed to now."""
+        destination.subscribed()
+        self.tell(destination)
 
     def _command(self, command: Callable[[], None], timeout: float) -> None:
         """Run something where the gate is served; here, if it is not served by anybody."""
@@ -314,6 +323,7 @@ class Gate:
             position = frame.position if isinstance(frame, BatchFrame) else frame.first
             if position > link.expected:
                 if isinstance(frame, BatchFrame):
+                    narrow(destination, frame)
                     assert self.settings is not None
                     session.check_early(frame, self.settings.max_body_bytes)
                 session.early.add(position, frame)

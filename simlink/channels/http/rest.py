@@ -326,6 +326,14 @@ class RestSender(SenderDriver):
     def wake(self) -> None:
         self._waiter.wake()
 
+    def withdraw(self) -> Sequence[Outcome]:
+        """What no request was begun for goes elsewhere; of the others nobody knows whether they were taken."""
+        self._look()
+        for connection in list(self._connections):
+            self._broke(connection, TimeoutError("it was silent for too long"))
+        self._give_back()
+        return self._take()
+
     # --- the end ------------------------------------------------------------------------------------------------
 
     def close(self, timeout: float) -> None:

@@ -32,6 +32,7 @@ from simlink.channels.wire.frames import (
     Heartbeat,
     Returned,
     Settle,
+    Subscribed,
     Welcome,
 )
 from simlink.errors import ConnectError, ConnectTimeout
@@ -347,7 +348,7 @@ class HttpSender(LinkSender):
             if stop:
                 self._done += self._link.receive(Accept(stop, 0, 0))
             self._done += self._link.receive(frame)
-        elif isinstance(frame, Accept):
+        elif isinstance(frame, Accept | Subscribed):
             self._done += self._link.receive(frame)
         elif isinstance(frame, ErrorFrame):
             if frame.code is Code.CLOSING:

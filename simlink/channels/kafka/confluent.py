@@ -37,6 +37,7 @@ from simlink.channels.kafka.columns import read_batch
 from simlink.channels.kafka.confluent_admin import ConfluentAdmin, common_config, failure
 from simlink.channels.kafka.failures import (
     AUTHORIZATION,
+    COORDINATOR,
     MEMBERSHIP,
     REFUSALS,
     receive_failure,
@@ -327,10 +328,18 @@ class ConfluentConsumer(ConsumerClient):
     # --- offsets
 
     def committed(self, partitions: Sequence[int], timeout: float) -> dict[int, int]:
-        try:
-            found = self._consumer.committed(self._parts(partitions), timeout=timeout)
-        except KafkaException as error:
-            raise failure(error, "committed offsets", self._settings, timeout) from error
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(0.1, deadline - time.monotonic())
+            try:
+                found = self._consumer.committed(self._parts(partitions), timeout=left)
+                break
+            except KafkaException as error:
+                # The group's coordinator is moving, or its log is being loaded: the library says so, and looks again
+                # only when it is asked again.
+                if error.args[0].code() not in COORDINATOR or time.monotonic() + _LEADER_PAUSE >= deadline:
+                    raise failure(error, "committed offsets", self._settings, timeout) from error
+                time.sleep(_LEADER_PAUSE)
         for tp in found:
             if tp.error is not None:
                 raise failure(KafkaException(tp.error), "committed offsets", self._settings, timeout)

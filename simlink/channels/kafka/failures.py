@@ -17,6 +17,7 @@ from simlink.errors import (
 
 __all__ = [
     "AUTHORIZATION",
+    "COORDINATOR",
     "GROUP_NOT_FOUND",
     "MEMBERSHIP",
     "REFUSALS",
@@ -34,6 +35,8 @@ GROUP_NOT_FOUND = 69
 GROUP_NOT_EMPTY = 68
 MEMBERSHIP = frozenset({22, 25, 27, 82})
 """ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS, FENCED_INSTANCE_ID: the group has moved on."""
+COORDINATOR = frozenset({14, 15, 16})
+"""COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR: it will be somewhere soon."""
 AUTHORIZATION = frozenset({29, 30, 31, 53, 58})
 """Topic, group, cluster and transaction authorisation, and SASL authentication."""
 REFUSALS = frozenset({2, 10, 17, 18, 32, 42, 43, 44, 76, 87, *AUTHORIZATION})

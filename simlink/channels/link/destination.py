@@ -17,8 +17,10 @@ import numpy as np
 
 from simlink.channels.dedup import Deduplicator
 from simlink.channels.driver import Mode
-from simlink.channels.hub import Hub, Origin
+from simlink.channels.hub import Hub
+from simlink.channels.link import addressed
 from simlink.channels.link.crowding import BEYOND, check_room, grant_in_turn
+from simlink.channels.link.origin import LinkOrigin, Twin
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.link.stretches import Identities, identities_of, split, stretches
 from simlink.channels.link.withdraw import count_an_attempt, drop_moved, give_back_all, held_identities
@@ -38,33 +40,6 @@ caches when it is decoded (two pairs of runs on a busy machine, with the buffer'
 against 2.1 µs of CPU a message). When they stop, the buffer fills to its bound."""
 PAUSE = 0.02
 """Seconds without a settlement after which readers are held to have stopped."""
-
-
-class LinkOrigin(Origin):
-    """An Origin that knows its link and the position of its first row.
-
-    It does not refer to itself, not even by a bound callback: a batch must be gone with its last reference, and not
-    when the garbage collector comes by, which counts objects and knows nothing of the megabytes that they hold.
-    """
-
-    __slots__ = ("_told", "batch", "link", "position")
-
-    def __init__(
-        self,
-        link: ReceiverLink,
-        position: int,
-        batch: Batch,
-        told: Callable[[LinkOrigin, int, int, Verdict], None],
-        ready: Callable[[], bool],
-    ) -> None:
-        super().__init__(None, ready)
-        self.link = link
-        self.position = position
-        self.batch = batch
-        self._told = told
-
-    def tell(self, first: int, stop: int, verdict: Verdict) -> None:
-        self._told(self, first, stop, verdict)
 
 
 class Destination:
@@ -115,8 +90,8 @@ class Destination:
         self._alone = share - crumb, _SHALLOW - crumb, share_bytes - max(share_bytes // 8, 1)
         """For the only link: with so much credit it gets no more; the same while credit is kept back; and in bytes."""
         self._settled: deque[tuple[LinkOrigin, int, int, Verdict]] = deque()
-        self._twins: dict[tuple[bytes, int], list[tuple[ReceiverLink, int]]] = {}
-        self._unannounced = False
+        self.twins: dict[tuple[bytes, int], list[Twin]] = {}
+        self.unannounced = False
 
     # --- links --------------------------------------------------------------------------------------------------
 
@@ -133,16 +108,27 @@ class Destination:
             if link is not None:
                 self.bye(link)  # its sender does not know of it, so it will never send any of it again
             link = ReceiverLink(hello.sender, scope)
-            hello = Hello(hello.sender, hello.destination, hello.mode, lease_ms=hello.lease_ms)
+            hello = Hello(hello.sender, hello.destination, hello.mode, hello.subscription, lease_ms=hello.lease_ms)
         self.links[scope + hello.sender] = link
         link.resume(hello)
         if self.hub.mode is Mode.TOPIC:
-            with self.hub.changed:
-                link.subscriptions = ["" if s.private else s.name for s in self.hub.subscriptions.values()]
+            link.subscriptions = self._subscriptions()
         link.heard = self._clock()
         if not link.resuming:
             self._unblock(link)
         return link
+
+    def _subscriptions(self) -> list[str]:
+        with self.hub.changed:
+            return ["" if s.private else s.name for s in self.hub.subscriptions.values()]
+
+    def subscribed(self) -> None:
+        """What of a topic is subscribed to here may have changed: `ReceiverLink.news` tells the senders."""
+        if self.hub.mode is Mode.TOPIC:
+            now = self._subscriptions()
+            for link in self.links.values():
+                if link.connected and link.subscriptions != now:
+                    link.subscriptions = now
 
     def heard(self, link: ReceiverLink) -> bool:
         """Something came from this sender just now; before it is looked at. False: it was silent for longer than its
@@ -231,12 +217,16 @@ class Destination:
             FrameError: out of place or beyond the credit; or, BUSY, no room for it now.
         """
         self._resumed(link)
+        addressed.narrow(self, frame)
         link.park(frame)
         self._unpark(link)
         if link.parked:
             self.check_room(link, frame)
         elif link.received_bytes >= link.wants:
             link.wants = 0
+        if link.addressed:
+            addressed.forget_below(self, link, frame)
+            return
         for producer, low in frame.lows.items():
             self.dedup.forget_below(link.scope + producer, low)
 
@@ -261,10 +251,9 @@ class Destination:
         """Messages were sent elsewhere meanwhile: drop those that nobody was handed."""
         if any(stop > link.accepted for _, stop in frame.positions):
             raise FrameError("a position was moved that never came")
-        for first, stop, batch in drop_moved(self.hub, link, frame.positions):
+        for first, stop, batch, name in drop_moved(self.hub, link, frame.positions):
             link.skip(first, stop)
-            for producer, sequences, _ in identities_of(link, batch):
-                self.dedup.unmark(producer, sequences)
+            addressed.unmark(self, link, batch, name)
         self._resumed(link)
 
     def heartbeat(self, link: ReceiverLink, frame: Heartbeat) -> None:
@@ -324,6 +313,8 @@ class Destination:
 
     def _offer(self, link: ReceiverLink, first: int, batch: Batch) -> int:
         """How many of the first messages found their place: in the hub, or beside a copy of their own."""
+        if link.addressed:
+            return addressed.offer_to(self, link, first, batch, link.address(first))
         identities = identities_of(link, batch)
         duplicate = self._check(identities, len(batch.bodies))
         if duplicate is None:
@@ -344,16 +335,21 @@ class Destination:
         return taken
 
     def _offer_fresh(self, link: ReceiverLink, first: int, batch: Batch, identities: Identities) -> int:
-        origin = LinkOrigin(link, first, batch, self._on_settled, link.ready or partial(self._ready, link))
-        link.ready = origin.ready
-        taken = self.hub.offer(batch, origin, announce=False)
+        taken = self.hub.offer(batch, self.origin(link, first, batch), announce=False)
         if taken:
-            self._unannounced = True
+            self.unannounced = True
             for producer, sequences, _ in (
                 identities if taken == len(batch.bodies) else identities_of(link, batch[:taken])
             ):
                 self.dedup.mark(producer, sequences)
         return taken
+
+    def origin(
+        self, link: ReceiverLink, position: int, batch: Batch, names: frozenset[str] = frozenset()
+    ) -> LinkOrigin:
+        """What tells the link when these messages are settled, which begin at ``position``."""
+        link.ready = ready = link.ready or partial(self._ready, link)
+        return LinkOrigin(link, position, batch, self._on_settled, ready, names)
 
     def _check(self, identities: Identities, n: int) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
         out = None
@@ -372,15 +368,16 @@ class Destination:
         assert sequence is not None
         identity = (link.scope + producer, int(sequence))
         if identity in held:
-            self._twins.setdefault(identity, []).append((link, position))
+            twin = Twin(None, partial(link.settle, position, position + 1))
+            self.twins.setdefault(identity, []).append(twin)
         else:
             link.settle(position, position + 1, Verdict.ACK)
 
     def announce(self) -> None:
         """Wake the readers for what came. After the acceptance went out: waking them first would put their work, and
         the interpreter lock that it takes, between a sender and the answer it waits for."""
-        if self._unannounced:
-            self._unannounced = False
+        if self.unannounced:
+            self.unannounced = False
             self.hub.announce()
 
     # --- out of the hub -----------------------------------------------------------------------------------------
@@ -402,17 +399,22 @@ class Destination:
         while settlements and self._settled:
             origin, first, stop, verdict = self._settled.popleft()
             origin.link.settle(origin.position + first, origin.position + stop, verdict)
-            if self._twins:
-                for producer, sequences, _ in identities_of(origin.link, origin.batch[first:stop]):
-                    for sequence in sequences:
-                        for link, position in self._twins.pop((producer, int(sequence)), ()):
-                            link.settle(position, position + 1, verdict)
+            if self.twins:
+                self._settle_twins(origin, first, stop, verdict)
         links = [link for link in self.links.values() if link.connected]
         for link in links:
             if link.parked:
                 self._unpark(link)
         if len(links) != 1 or self._short(links[0]):
             self._grant(links)
+
+    def _settle_twins(self, origin: LinkOrigin, first: int, stop: int, verdict: Verdict) -> None:
+        for producer, sequences, _ in identities_of(origin.link, origin.batch[first:stop]):
+            for sequence in sequences:
+                twins = self.twins.pop((producer, int(sequence)), [])
+                wait = [twin for twin in twins if not twin.told(origin.names, verdict)]
+                if wait:
+                    self.twins[producer, int(sequence)] = wait
 
     def _short(self, link: ReceiverLink) -> bool:
         """Whether the only link wants more than a crumb of credit."""

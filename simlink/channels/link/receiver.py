@@ -17,6 +17,7 @@ from simlink.channels.wire.frames import (
     Returned,
     Run,
     Settle,
+    Subscribed,
     Void,
     Welcome,
 )
@@ -59,6 +60,11 @@ class ReceiverLink:
         self.heard = 0.0
         self.subscriptions: list[str] = []
         """What of a topic is subscribed to here, private ones as empty text."""
+        self.subscription = ""
+        """What it feeds where a batch says nothing of that; empty: all."""
+        self.addressed = False
+        """Something came, or comes, that is not for all of them."""
+        self._for: deque[tuple[int, tuple[str, ...]]] = deque()  # from which position on it is for which subscriptions
         self.lease = 0.0
         """Seconds of silence after which the sender may give to others what it left here; 0 for never."""
         self.stale = False
@@ -82,6 +88,7 @@ class ReceiverLink:
         self._low = 0
         self._rejected: list[Run] = []  # at or above `_low`: the sender may not have heard
         self._returned: list[tuple[int, int, bool]] = []
+        self._told_subscriptions = self.subscriptions
         self._told_accepted = 0
         self._told_credit = (0, 0)
         self._told_settled = 0
@@ -102,6 +109,9 @@ class ReceiverLink:
         self.parked.clear()
         self.early = None
         self.expected = self.accepted
+        self.subscription = hello.subscription
+        self.addressed = self.addressed or bool(hello.subscription)
+        self._for.clear()
         self.received_bytes = 0
         self.credit_bytes = 0
         self.credit = self.accepted
@@ -119,6 +129,7 @@ class ReceiverLink:
         self._new_settled.clear()
         self._new_rejected.clear()
         self._new_returned.clear()
+        self._told_subscriptions = self.subscriptions
         return Welcome(
             incarnation=self.incarnation,
             accepted=self.accepted,
@@ -132,6 +143,7 @@ class ReceiverLink:
             heartbeat_ms=heartbeat_ms,
             max_frame_bytes=max_frame_bytes,
             subscriptions=self.subscriptions,
+            addressable=True,
         )
 
     def park(self, frame: BatchFrame) -> None:
@@ -149,10 +161,23 @@ class ReceiverLink:
         if first < self.expected:
             batch = batch[self.expected - first :]
         if stop > self.expected:
+            if (self._for or frame.subscriptions) and frame.subscriptions != (self._for[-1][1] if self._for else ()):
+                self._for.append((self.expected, frame.subscriptions))
+                self.addressed = True
             self.received_bytes += batch.nbytes
             self.parked.append((self.expected, stop, batch))
             self.expected = stop
         self.forget_below(frame.low)
+
+    def address(self, position: int) -> tuple[str, ...]:
+        """What the parked message at a position is for, private ones as empty text; none: for all that are subscribed
+        to. Positions ascend."""
+        marks = self._for
+        while len(marks) > 1 and marks[1][0] <= position:
+            marks.popleft()
+        if marks and marks[0][0] <= position and marks[0][1]:
+            return marks[0][1]
+        return (self.subscription,) if self.subscription else ()
 
     def void(self, frame: Void) -> None:
         """Positions that will not come.
@@ -223,6 +248,10 @@ class ReceiverLink:
     def news(self) -> list[Frame]:
         """The frames that tell the sender what is new since the last call."""
         out: list[Frame] = []
+        if self.subscriptions is not self._told_subscriptions:
+            # Before anything new is accepted for them.
+            self._told_subscriptions = self.subscriptions
+            out.append(Subscribed(list(self.subscriptions)))
         credit = (self.credit, self.credit_bytes)
         if self.accepted != self._told_accepted:
             # First of all: nothing is settled or returned that was not accepted.

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from simlink.channels.driver import Mode
@@ -216,7 +217,14 @@ class Reception:
             place.readers.append(reader)
             # Only now senders are let in: a topic without a subscription would lose what they send.
             self._places[name] = place
+            if mode is Mode.TOPIC and place.destination.links:
+                self._post(partial(self._subscribed, place))
             return reader
+
+    def _subscribed(self, place: _Place) -> None:
+        """Tell the senders what is subscribed to now."""
+        place.destination.subscribed()
+        self._tell(place)
 
     def leave(self, name: str, reader: Reader, timeout: float, *, alive: Callable[[], bool]) -> None:
         """A reader goes. With the last one of a destination everything unsettled goes back to its senders."""
@@ -234,7 +242,7 @@ class Reception:
                     self._places.pop(name, None)
                     self._retire(place)
                 else:
-                    self._tell(place)
+                    self._subscribed(place)
                 done.set()
 
             self._post(finish)

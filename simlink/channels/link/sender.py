@@ -27,6 +27,7 @@ from simlink.channels.wire.frames import (
     Returned,
     Run,
     Settle,
+    Subscribed,
     Void,
     Welcome,
 )
@@ -92,7 +93,10 @@ class SenderLink:
         self._bytes_sent = 0
         self._lows = _Lows()
         self.subscriptions: tuple[str, ...] = ()
-        """What is subscribed to at the receiver, as it said when we joined; private ones as empty text."""
+        """What is subscribed to at the receiver, as it said last; private ones as empty text."""
+        self.addressable = False
+        """The receiver heeds what a batch is for."""
+        self._for: deque[tuple[int, tuple[str, ...]]] = deque()  # from which position on it is for which subscriptions
         self.lease_ms = 0
         """After so much silence what the receiver holds may be withdrawn; 0 for never."""
         self._moved: list[Run] = []  # that were withdrawn from this incarnation, which may not know
@@ -145,6 +149,7 @@ class SenderLink:
             self.resolved.forget_below(self.next)
             self._failed.clear()
         self.subscriptions = tuple(frame.subscriptions)
+        self.addressable = frame.addressable
         self._credit = self._base + frame.credit
         self._bytes_sent = 0
         self._credit_bytes = frame.credit_bytes
@@ -207,6 +212,20 @@ class SenderLink:
         """The lowest link position not known to be settled."""
         return self.resolved.mark - self._base
 
+    def address(self, subscriptions: tuple[str, ...]) -> None:
+        """What is submitted from now on is for these only, private ones as empty text; none: for every one."""
+        if subscriptions != (self._for[-1][1] if self._for else ()):
+            self._for.append((self.next, subscriptions))
+
+    def _address(self, position: int) -> tuple[tuple[str, ...], int]:
+        """What the message at a position is for, and how many messages from there on are. Positions ascend."""
+        marks = self._for
+        while len(marks) > 1 and marks[1][0] <= position:
+            marks.popleft()
+        if marks[0][0] > position:
+            return (), marks[0][0] - position
+        return marks[0][1], marks[1][0] - position if len(marks) > 1 else self.next - position
+
     def submit(self, batch: Batch, position: int) -> None:
         """Queue messages. Their positions follow those before."""
         if position != self.next:
@@ -236,10 +255,11 @@ class SenderLink:
                 self.waiting.popleft()
                 self.sent = stop
                 return encode(Void(first - self._base, stop - self._base))
-            batch = self._next_batch()
+            names, alike = self._address(first) if self._for else ((), self.next - first)
+            batch = self._next_batch(alike)
             stop = first + len(batch.bodies)
             base, mark = self._base, self.resolved.mark
-            frame = BatchFrame(first - base, batch, mark - base, self._lows.of(batch, first, mark))
+            frame = BatchFrame(first - base, batch, mark - base, self._lows.of(batch, first, mark), names)
             error: Exception | None = None
             try:
                 data = encode(frame)
@@ -269,10 +289,11 @@ class SenderLink:
             self.waiting.appendleft((first, stop, None))
         return None
 
-    def _next_batch(self) -> Batch:
-        """Take from the queue what fits into one frame and the credit: a part of a batch, or several joined."""
+    def _next_batch(self, alike: int) -> Batch:
+        """Take from the queue what fits into one frame and the credit: a part of a batch, or several joined; at most
+        ``alike`` messages, for the next ones are for others."""
         # The limit is lowered for one frame while a message that cannot be framed is being looked for.
-        messages = min(self._frame_limit, self._credit - self.sent)
+        messages = min(self._frame_limit, self._credit - self.sent, alike)
         self._frame_limit = self.frame_messages
         first, stop, head = self.waiting[0]
         room = min(self.frame_bytes, self.peer_max_frame_bytes * 3 // 4, self._credit_bytes - self._bytes_sent)
@@ -313,8 +334,8 @@ class SenderLink:
 
     # --- hearing ------------------------------------------------------------------------------------------------
 
-    def receive(self, frame: Accept | Settle | Returned) -> list[Outcome]:
-        """What a frame of the receiver says of our positions.
+    def receive(self, frame: Accept | Settle | Returned | Subscribed) -> list[Outcome]:
+        """What a frame of the receiver says of our positions, or of what is subscribed to.
 
         Raises:
             FrameError: it speaks of what was never sent.
@@ -329,6 +350,8 @@ class SenderLink:
                 self._resolve(frame.rejected, OutcomeKind.REJECTED, out)
             self._resolve([(self.low, frame.below), *frame.settled], OutcomeKind.SETTLED, out)
             self._grant(frame.credit, frame.credit_bytes)
+        elif isinstance(frame, Subscribed):
+            self.subscriptions = tuple(frame.subscriptions)
         else:
             self._resolve(frame.fresh, OutcomeKind.RETURNED, out)
             self._resolve(frame.handed, OutcomeKind.RETURNED, out, ambiguous=True)

@@ -46,5 +46,12 @@ class LinkSender(SenderDriver):
         return self._link.subscriptions
 
     @property
+    def addressable(self) -> bool:
+        return self._link.addressable
+
+    def address(self, subscriptions: tuple[str, ...]) -> None:
+        self._link.address(subscriptions)
+
+    @property
     def pulse(self) -> tuple[int, int]:
         return self._signs, self._beats

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from simlink.channels.hub import Hub, Segment, Subscription
@@ -20,25 +21,26 @@ if TYPE_CHECKING:
 __all__ = ["count_an_attempt", "drop_moved", "give_back_all", "held_identities", "unowned"]
 
 
-def drop_moved(hub: Hub, link: ReceiverLink, positions: Sequence[Run]) -> list[tuple[int, int, Batch]]:
-    """Drop those of the link's messages at ``positions`` that were never handed out: what was dropped, by position."""
+def drop_moved(hub: Hub, link: ReceiverLink, positions: Sequence[Run]) -> list[tuple[int, int, Batch, str]]:
+    """Drop those of the link's messages at ``positions`` that were never handed out: what was dropped, by position,
+    and of which subscription."""
     moved = Runs.of(positions)
-    out: list[tuple[int, int, Batch]] = []
+    out: list[tuple[int, int, Batch, str]] = []
 
-    def keep(segment: Segment) -> Iterator[Segment]:
+    def keep(name: str, segment: Segment) -> Iterator[Segment]:
         base = _position(segment)
         at = 0
         for first, stop in _overlap(moved, base, base + len(segment)):
             if first - base > at:
                 yield segment.part(at, first - base)
             at = stop - base
-            out.append((first, stop, segment.batch[first - base : at]))
+            out.append((first, stop, segment.batch[first - base : at], name))
         if at < len(segment):
             yield segment.part(at, len(segment))
 
     with hub.changed:
         for subscription in hub.subscriptions.values():
-            _rework(subscription, lambda s: _of(s, link) and _fresh(s), keep)
+            _rework(subscription, lambda s: _of(s, link) and _fresh(s), partial(keep, subscription.name))
     return out
 
 
@@ -76,12 +78,14 @@ def give_back_all(hub: Hub) -> dict[ReceiverLink, list[Run]]:
     return out
 
 
-def held_identities(hub: Hub) -> set[tuple[bytes, int]]:
-    """The identities of everything in the hub that is not settled, producers within the scope of their link. Slow, for
-    the rare duplicate."""
+def held_identities(hub: Hub, name: str | None = None) -> set[tuple[bytes, int]]:
+    """The identities of everything in the hub, or in one subscription, that is not settled, producers within the scope
+    of their link. Slow, for the rare duplicate."""
     out: set[tuple[bytes, int]] = set()
     with hub.changed:
         for subscription in hub.subscriptions.values():
+            if name not in {None, subscription.name}:
+                continue
             for segment in _segments(subscription):
                 batch = segment.batch
                 scope: bytes = getattr(getattr(segment.origin, "link", None), "scope", b"")

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from simlink.balancing.pick import Verdict
 from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
+from simlink.channels.pool.settings import check_weights
 from simlink.channels.pool.slot import Slot
 from simlink.channels.pool.told import Told
 from simlink.errors import ConfigError, ConnectError, ConnectTimeout, SimlinkError, TransportError
 from simlink.health.states import State, Transition
 
 if TYPE_CHECKING:
+    from simlink.balancing.balancer import Balancer
     from simlink.balancing.member import Member
     from simlink.channels.pool.world import World
     from simlink.health.membership import Membership
@@ -36,6 +38,8 @@ _GRACE = 0.1
 """Seconds after the first endpoint is connected in which a first send waits for the others."""
 _FIRST_BACKOFF = 0.02
 _MAX_BACKOFF = 1.0
+_PATIENCE = 0.1
+"""Seconds after which a balancer that failed is asked again."""
 _POLLED = 0.002
 """Seconds between two looks at an end that cannot tell when it has something, while something is in flight."""
 _TAKEN = frozenset({OutcomeKind.CONFIRMED, OutcomeKind.SETTLED, OutcomeKind.REJECTED})
@@ -52,7 +56,9 @@ class PoolSender(Told):
     membership: judges them; knows none of them yet.
     world: time, chance, waiting.
     retains: whether a confirmed message stays until it is settled (brokerless).
+    once: whether what may be at an endpoint must not be sent to another.
     announce: told of every transition.
+    balancer: picks, or is the pattern of those that do.
     resolver: says who the endpoints are, every ``resolve_every`` seconds; who is not among them any more is drained.
     """
 
@@ -65,16 +71,20 @@ class PoolSender(Told):
         membership: Membership,
         world: World,
         retains: bool,
+        once: bool = False,
         announce: Callable[[Transition], None] = lambda _: None,
+        balancer: Balancer,
         resolver: Callable[[], list[str]] | None = None,
         resolve_every: float = 30.0,
     ) -> None:
         self.url = url
+        self.balancer = balancer
         self.slots: dict[str, Slot] = {}
         self.membership = membership
         self.world = world
         self._make = make
         self._retains = retains
+        self._once = once
         self._announce = announce
         self._done: list[Outcome] = []
         self._touched: set[str] = set()
@@ -82,6 +92,8 @@ class PoolSender(Told):
         self._view: tuple[Member, ...] | None = None
         self._last_round: float | None = None
         self._idle = 0.25
+        self._trouble: Exception | None = None
+        self._retry_trouble = -math.inf
         self._closed = False
         self.moved = 0
         """Messages that were taken from an endpoint, because it died or left, to go to another."""
@@ -146,7 +158,9 @@ class PoolSender(Told):
             raise ConfigError(f"{self.url} has an endpoint {name!r} already")
         if not (weight > 0 and math.isfinite(weight)):
             raise ConfigError(f"{self.url}: the weight of {name!r} must be a number above 0, not {weight:g}")
-        slot = Slot(name, weight, self._make(name), retains=self._retains, resolved=self._resolved)
+        check_weights(self.balancer, [weight, *(slot.weight for slot in self.slots.values())], self.url)
+        end = self._make(name)
+        slot = Slot(name, weight, end, retains=self._retains, once=self._once, resolved=self._resolved)
         slot.end.listen(lambda: self.world.wake(name))
         slot.end.lease(self.membership.detector.interval * self.membership.detector.suspect)
         self.membership.add(name, self.world.now(), weight=weight)
@@ -191,9 +205,7 @@ class PoolSender(Told):
 
     def _leave(self, slot: Slot) -> None:
         name = slot.name
-        if not slot.opening:
-            self._report(slot, slot.end.withdraw())
-        self._take_back(slot, ambiguous=True)
+        self._withdraw(slot)
         self.world.watch(name, ())
         self.membership.remove(name, self.world.now())
         del self.slots[name]
@@ -430,18 +442,33 @@ class PoolSender(Told):
             self._gone(slot)
 
     def _forsake(self, slot: Slot, now: float) -> None:
+        self._withdraw(slot)
         if slot.opening:
             slot.forsaken = True
-            self._take_back(slot, ambiguous=True)
             return
-        self._report(slot, slot.end.withdraw())
-        self._take_back(slot, ambiguous=True)
         if slot.connected:
             slot.connected = False
             slot.retry_at = now
             self.world.watch(slot.name, ())
             self.membership.lost(slot.name, now)
         self._next_due = -math.inf
+
+    def _withdraw(self, slot: Slot) -> None:
+        """Take back what an endpoint holds; that is counted as moved."""
+        given = () if slot.opening else slot.end.withdraw()
+        back = sum(outcome.stop - outcome.first for outcome in given if outcome.kind is OutcomeKind.RETURNED)
+        self._report(slot, given)
+        back += 0 if self._once else slot.flights.open
+        self._take_back(slot, ambiguous=True)
+        self.moved += back
+        slot.taken += back
+
+    def _failed(self, balancer: Balancer, error: Exception) -> None:
+        """The user's balancer failed: that must be told, and costs no message."""
+        error.add_note(f"raised by the balancer {balancer!r}; the messages are kept")
+        log.error("%s: the balancer failed: %r; the messages are kept", self.url, error)
+        self._trouble = error
+        self._retry_trouble = self.world.now() + _PATIENCE
 
     # --- the rest ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from simlink.channels.driver import Capabilities, Driver, Mode, Order, ReceiverDriver, ReceiverOptions, SenderDriver
+from simlink.channels.driver import (
+    Capabilities,
+    Driver,
+    Guarantee,
+    Mode,
+    Order,
+    ReceiverDriver,
+    ReceiverOptions,
+    SenderDriver,
+)
 from simlink.channels.pool.announce import Announcer
 from simlink.channels.pool.core import PoolSender
 from simlink.channels.pool.keyed import KeyedPool
@@ -19,6 +28,11 @@ from simlink.channels.url import Target, parse_url
 from simlink.errors import ConfigError, InvalidURL, NotSupported
 from simlink.health.detector import Level
 from simlink.health.membership import Membership
+
+_ANSWERS = 3.0
+"""Seconds that count as a beat where there are none, as with brokers: only answers that are owed tell. A broker that
+elects a leader, rewrites its log or holds its publishers back owes them for seconds, and is alive: it is suspect after
+9 s, and dead after 15 to 21 s. Most of what kills it breaks a connection, or refuses one, and is known at once."""
 
 __all__ = ["PoolDriver", "over_hosts", "over_urls", "with_beats"]
 
@@ -47,8 +61,9 @@ class PoolDriver(Driver):
         self._make = make
         first = next(iter(self.drivers.values()))
         self._first = first
-        heartbeat = getattr(getattr(first, "settings", None), "heartbeat", None)
-        self.settings = PoolSettings.of(chosen, list(drivers), heartbeat=heartbeat, where=url)
+        told = first.capabilities().brokerless
+        heartbeat = getattr(getattr(first, "settings", None), "heartbeat", None) if told else _ANSWERS
+        self.settings = PoolSettings.of(chosen, list(drivers), mode=mode, heartbeat=heartbeat, where=url)
         self.announcer = Announcer(url)
         self.made: PoolSender | None = None
         """The sending end, once it was made."""
@@ -82,11 +97,12 @@ class PoolDriver(Driver):
 
     def pool(self, world: World) -> PoolSender:
         """The sending end, in a world."""
-        settings = self.settings
+        settings, caps = self.settings, self.capabilities()
         options: dict[str, Any] = {
             "membership": Membership(settings.detector, random=world.random, slow_start=settings.slow_start),
             "world": world,
-            "retains": self.capabilities().brokerless,
+            "retains": caps.brokerless,
+            "once": caps.guarantee is Guarantee.AT_MOST_ONCE,
             "announce": self.announcer,
             "resolver": None if settings.resolver is None else names_of(settings.resolver, self.target),
             "resolve_every": settings.resolve_every,
@@ -154,7 +170,8 @@ def over_urls(
     """A pool of whole channels, an endpoint for each URL."""
     names = [_name(target, targets) for target in targets]
     if len(set(names)) != len(names):
-        raise ConfigError(f"simlink.pool: {next(n for n in names if names.count(n) > 1)} is given twice")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"simlink.pool: {twice} is given twice; give each once, and a weight if it is larger")
     scheme = targets[0].scheme
 
     def join(url: str) -> Driver:

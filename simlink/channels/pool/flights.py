@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from simlink.balancing.pick import Pick, Verdict
 from simlink.channels.driver import Outcome, OutcomeKind
 from simlink.channels.link.runs import Runs
+from simlink.errors import SendError
 
 __all__ = ["Flights"]
 
@@ -26,6 +28,8 @@ _VERDICTS = {
 }
 
 
+GIVEN_UP = "its endpoint was silent for too long, and it may be there: it is not sent twice"
+"""Of what is of unknown fate at an endpoint that is declared dead."""
 _UNKNOWN = 256
 """Behind one of unknown fate so many flights are kept; then a late report finds it no more."""
 
@@ -34,12 +38,19 @@ class _Flight:
     """The endpoint's positions ``first … stop - 1``. ``where`` is the pool's position of the first where they follow
     one another, else the pool's position of each."""
 
-    __slots__ = ("first", "keys", "open", "pick", "stop", "unknown", "where")
+    __slots__ = ("first", "keys", "open", "owner", "pick", "stop", "unknown", "where")
 
     def __init__(
-        self, first: int, stop: int, where: int | Sequence[int], pick: Pick | None, keys: Sequence[bytes | None] | None
+        self,
+        first: int,
+        stop: int,
+        where: int | Sequence[int],
+        pick: Pick | None,
+        keys: Sequence[bytes | None] | None,
+        owner: object,
     ) -> None:
         self.first = first
+        self.owner = owner
         self.stop = stop
         self.where = where
         self.pick = pick
@@ -68,13 +79,19 @@ class _Flight:
 class Flights:
     """Args:
     retains: whether a confirmed message stays until it is settled (brokerless).
+    once: whether what may be there already must not be sent again.
     resolved: told of every resolved stretch: how many messages, their keys where those are kept, and the verdict.
     """
 
     def __init__(
-        self, *, retains: bool, resolved: Callable[[int, Sequence[bytes | None] | None, Verdict], None]
+        self,
+        *,
+        retains: bool,
+        once: bool = False,
+        resolved: Callable[[int, Sequence[bytes | None] | None, Verdict], None],
     ) -> None:
         self._retains = retains
+        self._once = once
         self._resolved = resolved
         self._firsts: list[int] = []
         self._flights: list[_Flight] = []
@@ -90,20 +107,21 @@ class Flights:
         where: int | Sequence[int],
         pick: Pick | None,
         keys: Sequence[bytes | None] | None = None,
+        owner: object = None,
     ) -> None:
-        """Note what is being handed over at the endpoint's position ``first``."""
-        self._flights.append(_Flight(first, first + count, where, pick, keys))
+        """Note what is being handed over at the endpoint's position ``first``; ``owner`` is whoever asks for it."""
+        self._flights.append(_Flight(first, first + count, where, pick, keys, owner))
         self._firsts.append(first)
         self.open += count
 
-    def apply(self, outcomes: Iterable[Outcome], out: list[Outcome]) -> None:
-        """Book what the endpoint reported, and append it, in the pool's positions, to ``out``. What it says of messages
-        that were taken from it means nothing any more."""
+    def apply(self, outcomes: Iterable[Outcome], out: list[Outcome], owners: list[Any] | None = None) -> None:
+        """Book what the endpoint reported, and append it, in the pool's positions, to ``out``, and to ``owners`` whose
+        each is. What it says of messages that were taken from it means nothing any more."""
         for outcome in outcomes:
-            self._apply(outcome, out)
+            self._apply(outcome, out, owners)
         self._drop_resolved()
 
-    def _apply(self, outcome: Outcome, out: list[Outcome]) -> None:
+    def _apply(self, outcome: Outcome, out: list[Outcome], owners: list[Any] | None) -> None:
         kind = outcome.kind
         final = kind is not OutcomeKind.CONFIRMED or not self._retains
         at = max(bisect_right(self._firsts, outcome.first, lo=self._head) - 1, self._head)
@@ -114,6 +132,8 @@ class Flights:
                 continue
             for a, b in flight.translate(first, stop):
                 out.append(Outcome(kind, a, b, outcome.ambiguous, outcome.error, outcome.missed))
+                if owners is not None:
+                    owners.append(flight.owner)
             if final:
                 for a, b in self._runs.add(first, stop):
                     self._close(flight, a, b, _VERDICTS[kind])
@@ -129,12 +149,17 @@ class Flights:
             for run in flight.translate(first, stop)
         ]
 
-    def take_back(self, out: list[Outcome], *, ambiguous: bool = True) -> None:
-        """Everything unresolved goes elsewhere: RETURNED, in order. What is said of it later means nothing."""
+    def take_back(self, out: list[Outcome], owners: list[Any] | None = None, *, ambiguous: bool = True) -> None:
+        """Everything unresolved goes elsewhere: RETURNED, in order; or is UNKNOWN where nothing may be sent twice. What
+        is said of it later means nothing."""
+        kind = OutcomeKind.UNKNOWN if self._once and ambiguous else OutcomeKind.RETURNED
+        error = SendError(GIVEN_UP) if kind is OutcomeKind.UNKNOWN else None
         for flight in self._flights[self._head :]:
             for first, stop in self._runs.missing(flight.first, flight.stop):
                 for a, b in flight.translate(first, stop):
-                    out.append(Outcome(OutcomeKind.RETURNED, a, b, ambiguous))
+                    out.append(Outcome(kind, a, b, ambiguous, error))
+                    if owners is not None:
+                        owners.append(flight.owner)
                 self._runs.add(first, stop)
                 self._close(flight, first, stop, Verdict.ABANDONED)
         self._flights, self._firsts, self._head = [], [], 0

@@ -84,7 +84,7 @@ class KeyedPool(QueuePool):
                 return
             except Exception as error:
                 _abandon(plan)
-                self._failed(error)
+                self._failed(self.balancer, error)
                 return
             self._waiting.popleft()
             if back:

@@ -13,7 +13,6 @@ from simlink.errors import NoEndpoints, TransportError
 from simlink.health.states import State
 
 if TYPE_CHECKING:
-    from simlink.balancing.balancer import Balancer
     from simlink.channels.pool.slot import Slot
     from simlink.message import Batch
 
@@ -28,8 +27,6 @@ a large one makes the balance coarse."""
 
 _TRIAL = 16
 """Messages that an endpoint on trial gets."""
-_PATIENCE = 0.1
-"""Seconds after which a balancer that failed is asked again."""
 
 
 class QueuePool(PoolSender):
@@ -37,12 +34,9 @@ class QueuePool(PoolSender):
     balancer: bound already.
     """
 
-    def __init__(self, *args: Any, balancer: Balancer, **options: Any) -> None:
-        self.balancer = balancer
+    def __init__(self, *args: Any, **options: Any) -> None:
         self._waiting: deque[tuple[int | Sequence[int], Batch]] = deque()
         self._trials: list[str] = []
-        self._trouble: Exception | None = None
-        self._retry_trouble = 0.0
         super().__init__(*args, **options)
 
     def submit(self, batch: Batch, position: int) -> None:
@@ -74,7 +68,7 @@ class QueuePool(PoolSender):
             except NoEndpoints:
                 return
             except Exception as error:
-                self._failed(error)
+                self._failed(self.balancer, error)
                 return
             finally:
                 if row == rows:
@@ -87,13 +81,6 @@ class QueuePool(PoolSender):
         if not self._trials:
             return frozenset()
         return frozenset(member.name for member in self._view or () if member.name != self._trials[0])
-
-    def _failed(self, error: Exception) -> None:
-        """The user's balancer failed: that must be told, and costs no message."""
-        error.add_note(f"raised by the balancer {self.balancer!r}; the messages are kept")
-        log.error("%s: the balancer failed: %r; the messages are kept", self.url, error)
-        self._trouble = error
-        self._retry_trouble = self.world.now() + _PATIENCE
 
     def _give(self, slot: Slot, batch: Batch, where: int | Sequence[int], pick: Any, keys: Any = None) -> None:
         self._touched.add(slot.name)
@@ -120,10 +107,7 @@ class QueuePool(PoolSender):
         slot.flights.apply(outcomes, self._done)
 
     def _take_back(self, slot: Slot, *, ambiguous: bool) -> None:
-        held = slot.flights.open
         slot.flights.take_back(self._done, ambiguous=ambiguous)
-        self.moved += held
-        slot.taken += held
 
     def _loads(self) -> Mapping[str, Mapping[str, float]]:
         return self.balancer.snapshot()

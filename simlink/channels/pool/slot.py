@@ -40,13 +40,17 @@ class Slot:
         end: SenderDriver,
         *,
         retains: bool,
+        once: bool,
         resolved: Callable[[Slot, int, Sequence[bytes | None] | None, Verdict], None],
     ) -> None:
         self.name = name
         self.weight = weight
         self.end = end
-        self.flights = Flights(retains=retains, resolved=lambda n, keys, verdict: resolved(self, n, keys, verdict))
+        self.flights = Flights(
+            retains=retains, once=once, resolved=lambda n, keys, verdict: resolved(self, n, keys, verdict)
+        )
         self.next = 0
+        self.to: tuple[str, ...] = ()
         self.connected = False
         self.opening = False
         self.forsaken = False
@@ -63,18 +67,29 @@ class Slot:
         self.error: Exception | None = None
 
     def submit(
-        self, batch: Batch, where: int | Sequence[int], pick: Pick | None, keys: Sequence[bytes | None] | None = None
+        self,
+        batch: Batch,
+        where: int | Sequence[int],
+        pick: Pick | None,
+        keys: Sequence[bytes | None] | None = None,
+        *,
+        owner: object = None,
+        to: tuple[str, ...] = (),
     ) -> None:
-        """Hand messages over; ``where`` as in `Flights.add`.
+        """Hand messages over; ``where``, ``keys`` and ``owner`` as in `Flights.add`, ``to`` as in
+        `SenderDriver.address`.
 
         Raises:
             TransportError: the connection broke; what became of them is told when it is made again.
         """
         count = len(batch.bodies)
         first = self.next
-        self.flights.add(first, count, where, pick, keys)
+        self.flights.add(first, count, where, pick, keys, owner)
         self.next = first + count
         self.sent += count
+        if to != self.to:
+            self.to = to
+            self.end.address(to)
         self.end.submit(batch, first)
 
     def __repr__(self) -> str:

@@ -1,8 +1,9 @@
 """A topic over several endpoints: every subscription that is alive gets each message.
 
-Endpoints at which only named subscriptions are received, and the same ones, are one member: each message goes to one of
-them, by the balancer. Every other endpoint is a member of its own. The pool keeps what it was given until every member
-has settled it, so that what one member's endpoint gives back is sent again to that member alone.
+Of a subscription's name each message goes to one of the endpoints that serve it, by the balancer; an unnamed one is a
+subscription of its own. Where one endpoint can take a message for several of them it is sent once; where they need
+different endpoints each is told for whom its copy is. The pool keeps what it was given until every member has settled
+it, so that what one member's endpoint gives back is sent again to that member alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from simlink.channels.driver import Outcome, OutcomeKind
 from simlink.channels.link.runs import Runs
 from simlink.channels.pool.core import PoolSender
-from simlink.errors import TransportError
+from simlink.channels.pool.members import Member, Members, Name, without
+from simlink.errors import NoEndpoints, TransportError
 from simlink.health.states import State
 
 if TYPE_CHECKING:
@@ -33,37 +35,19 @@ _CHUNK = 1024
 """Messages that go to an endpoint at once."""
 
 
-class _Member:
-    """One subscription, or several that are always together: who serves it, and what it has taken.
-
-    ``confirmed`` and ``settled`` count positions before it joined as in. ``waiting`` is not handed over yet.
-    """
-
-    def __init__(self, name: str, balancer: Balancer, start: int) -> None:
-        self.name = name
-        self.balancer = balancer
-        self.slots: set[str] = set()
-        self.confirmed = Runs(start)
-        self.settled = Runs(start)
-        self.waiting: deque[tuple[int, int]] = deque()
-
-    @property
-    def backlog(self) -> int:
-        return sum(stop - first for first, stop in self.waiting)
-
-
 class TopicPool(PoolSender):
     """Args:
     balancer: the pattern of each member's own; not bound.
     drop: whether what a slow member cannot take is dropped, beyond ``backlog`` messages.
     """
 
-    def __init__(self, *args: Any, balancer: Balancer, drop: bool, backlog: int, **options: Any) -> None:
-        self._pattern = balancer
+    def __init__(self, *args: Any, drop: bool, backlog: int, **options: Any) -> None:
         self._drop = drop
         self._bound = backlog
-        self._members: dict[str, _Member] = {}
-        self._of: dict[str, _Member] = {}
+        self._members = Members(self._new_balancer)
+        self._served: dict[str, frozenset[Name]] = {}
+        self._heard: dict[str, tuple[str, ...] | None] = {}
+        """What each endpoint said last of its subscriptions."""
         self._unheard: deque[tuple[int, int]] = deque()
         """Sent while nobody was there: for the first member to come."""
         self._firsts: list[int] = []
@@ -79,46 +63,56 @@ class TopicPool(PoolSender):
         self._missed: list[tuple[int, int, str]] = []
         """Positions that a member goes without, until that was told."""
         self.dropped = 0
-        self.resent = 0
         super().__init__(*args, **options)
 
     # --- members ------------------------------------------------------------------------------------------------
 
     def _joined(self, slot: Slot) -> None:
-        names = slot.end.subscriptions
-        together = bool(names) and all(names or ())
-        key = "+".join(sorted(names or ())) if together else slot.name
-        before = self._of.get(slot.name)
-        if before is not None:
-            if before.name == key or len(before.slots) == 1:
-                return
-            before.slots.discard(slot.name)
-        member = self._members.get(key)
-        if member is None:
-            balancer = self._pattern.fresh()
-            balancer.bind(self.world.now, self.world.random)
-            member = self._members[key] = _Member(key, balancer, self._next)
-            if self._unheard:
-                first = self._unheard[0][0]
+        self._heard[slot.name] = slot.end.subscriptions
+        names = self._names(slot)
+        if names == self._served.get(slot.name):
+            return
+        self._served[slot.name] = names
+        for member in self._members.serve(slot.name, names, self._next):
+            self._out(member)
+        if self._unheard:
+            first = self._unheard[0][0]
+            for member in self._members.all:
                 member.confirmed, member.settled = Runs(first), Runs(first)
-                member.waiting, self._unheard = self._unheard, deque()
-        member.slots.add(slot.name)
-        self._of[slot.name] = member
+                member.waiting = deque(self._unheard)
+            self._unheard.clear()
         self._view = None
-        self._warn_of_copies(slot.name, member)
+        self._warn_of_copies(slot.name)
 
-    def _warn_of_copies(self, name: str, member: _Member) -> None:
-        """A name at endpoints of different members gets a copy by each: say so, once a name."""
+    def _new_balancer(self) -> Balancer:
+        balancer = self.balancer.fresh()
+        balancer.bind(self.world.now, self.world.random)
+        return balancer
+
+    def _names(self, slot: Slot) -> frozenset[Name]:
+        """What an endpoint serves. One whose receiver does not heed what a message is for serves all of it at once."""
+        told = slot.end.subscriptions or ("",)
+        if slot.end.addressable or len(told) == 1:
+            return frozenset((name, "" if name else slot.name) for name in told)
+        return frozenset({("+".join(sorted(told)), "")} if all(told) else {("", slot.name)})
+
+    def _serve(self, slot: Slot, now: float) -> None:
+        super()._serve(slot, now)
+        if slot.connected and slot.end.subscriptions is not self._heard.get(slot.name):
+            self._joined(slot)
+
+    def _warn_of_copies(self, name: str) -> None:
+        """A name at an endpoint that cannot tell it from its others gets a copy by each: say so, once a name."""
         mine = {each for each in self.slots[name].end.subscriptions or () if each}
-        for other, its in self._of.items():
-            if its is member:
+        for other, names in self._served.items():
+            if names == self._served[name]:
                 continue
-            twice = mine.intersection(self.slots[other].end.subscriptions or ()) - self._copied
-            if twice:
+            common = mine.intersection(self.slots[other].end.subscriptions or ()) - self._copied
+            if twice := {each for each in common if (each, "") not in names & self._served[name]}:
                 self._copied |= twice
                 log.warning(
-                    "%s: %s is subscribed to at %s and at %s, where other names differ, so it gets each message from"
-                    " both; subscribe to the same names at both, or to it at one of them",
+                    "%s: %s is subscribed to at %s and at %s, and the receiver at one of them, which is older, cannot"
+                    " tell it from the others there, so it gets each message from both",
                     self.url,
                     ", ".join(map(repr, sorted(twice))),
                     other,
@@ -126,20 +120,20 @@ class TopicPool(PoolSender):
                 )
 
     def _gone(self, slot: Slot) -> None:
-        member = self._of.get(slot.name)
-        if member is None or (len(self.slots) == 1 and slot.name in self.slots):
+        if slot.name not in self._served or (len(self.slots) == 1 and slot.name in self.slots):
             return
-        del self._of[slot.name]
-        member.slots.discard(slot.name)
-        if member.slots:
-            return
-        del self._members[member.name]
+        del self._served[slot.name]
+        for member in self._members.gone(slot.name):
+            self._out(member)
+
+    def _out(self, member: Member) -> None:
+        """Nobody serves a member any more: it goes without what it had not accepted."""
         missed = member.confirmed.missing(self._told_confirmed.mark, self._next)
         count = sum(stop - first for first, stop in missed)
         if count:
-            log.warning("%s: %d messages that %s had not accepted go without it", self.url, count, member.name)
+            log.warning("%s: %d messages that %s had not accepted go without it", self.url, count, member.label)
             self.dropped += count
-        self._missed += [(first, stop, member.name) for first, stop in missed]
+        self._missed += [(first, stop, member.label) for first, stop in missed]
         for first, stop in missed:
             self._tell(first, stop)
         for first, stop in member.settled.missing(self._told_settled.mark, self._next):
@@ -147,7 +141,7 @@ class TopicPool(PoolSender):
 
     def _members_changed(self) -> None:
         view = self._view or ()
-        for member in self._members.values():
+        for member in self._members.all:
             member.balancer.update([each for each in view if each.name in member.slots])
 
     # --- going out ----------------------------------------------------------------------------------------------
@@ -156,25 +150,38 @@ class TopicPool(PoolSender):
         stop = position + len(batch.bodies)
         self._firsts.append(position)
         self._casts.append(batch)
+        self._members.merge(position)
         self._next = stop
-        for member in self._members.values():
+        for member in self._members.all:
             member.waiting.append((position, stop))
-        if not self._members:
+        if not self._members.all:
             self._unheard.append((position, stop))
         self._dispatch()
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
 
     def _dispatch(self) -> None:
         if self._view is None:
             self._after(self.world.now())
         usable = {each.name for each in self._view or ()}
-        for member in list(self._members.values()):
-            while member.waiting and not usable.isdisjoint(member.slots):
-                first, stop = member.waiting.popleft()
+        for member in list(self._members.all):
+            while member.waiting and not usable.isdisjoint(member.slots) and self.world.now() >= self._retry_trouble:
+                first, stop = member.waiting[0]
                 batch, end = self._rows(first, stop)
-                pick = member.balancer.pick(end - first)
+                try:
+                    pick = member.balancer.pick(end - first)
+                except NoEndpoints:
+                    break
+                except Exception as error:
+                    self._failed(member.balancer, error)
+                    break
                 if end < stop:
-                    member.waiting.appendleft((end, stop))
-                usable = self._give(self.slots[pick.endpoint], batch, first, pick, usable)
+                    member.waiting[0] = (end, stop)
+                else:
+                    member.waiting.popleft()
+                self._done += [Outcome(OutcomeKind.RESENT, a, b) for a, b in member.resends(first, end)]
+                usable = self._give(self.slots[pick.endpoint], member, batch, first, pick, usable)
             if self._drop and member.waiting and member.backlog > self._bound:
                 self._drop_backlog(member)
 
@@ -187,7 +194,7 @@ class TopicPool(PoolSender):
             return batch, stop
         return batch[first - start : stop - start], stop
 
-    def _give(self, slot: Slot, batch: Batch, first: int, pick: Any, usable: set[str]) -> set[str]:
+    def _give(self, slot: Slot, member: Member, batch: Batch, first: int, pick: Any, usable: set[str]) -> set[str]:
         self._touched.add(slot.name)
         now = self.world.now()
         trial = self.membership.state(slot.name) is State.HALF_OPEN
@@ -195,7 +202,8 @@ class TopicPool(PoolSender):
             slot.probe = True
             self.membership.probe_taken(slot.name, now)
         try:
-            slot.submit(batch, first, pick)
+            to = () if len(self._members.of.get(slot.name, ())) < 2 else member.address
+            slot.submit(batch, first, pick, owner=member.names, to=to)
         except TransportError as error:
             self._lost(slot, error, now)
             trial = True
@@ -204,7 +212,7 @@ class TopicPool(PoolSender):
         self._after(now)
         return {each.name for each in self._view or ()}
 
-    def _drop_backlog(self, member: _Member) -> None:
+    def _drop_backlog(self, member: Member) -> None:
         """The oldest of what a slow member has not been given goes."""
         over = member.backlog - self._bound
         while over > 0:
@@ -213,37 +221,46 @@ class TopicPool(PoolSender):
             if end < stop:
                 member.waiting.appendleft((end, stop))
             over -= end - first
+            member.resends(first, end)
             self.dropped += end - first
             member.confirmed.add(first, end)
             member.settled.add(first, end)
-            self._missed.append((first, end, member.name))
+            self._missed.append((first, end, member.label))
             self._tell(first, end)
 
     # --- coming back --------------------------------------------------------------------------------------------
 
     def _report(self, slot: Slot, outcomes: Sequence[Outcome]) -> None:
         mine: list[Outcome] = []
-        slot.flights.apply(outcomes, mine)
-        self._book(slot, mine)
+        owners: list[Any] = []
+        slot.flights.apply(outcomes, mine, owners)
+        self._book(mine, owners)
 
     def _take_back(self, slot: Slot, *, ambiguous: bool) -> None:
         mine: list[Outcome] = []
-        held = slot.flights.open
-        slot.flights.take_back(mine, ambiguous=ambiguous)
-        self.moved += held
-        slot.taken += held
-        self._book(slot, mine)
+        owners: list[Any] = []
+        slot.flights.take_back(mine, owners, ambiguous=ambiguous)
+        self._book(mine, owners)
 
-    def _book(self, slot: Slot, outcomes: list[Outcome]) -> None:
-        member = self._of.get(slot.name)
-        if member is None:
-            return
+    def _book(self, outcomes: list[Outcome], owners: list[frozenset[Name]]) -> None:
+        """``owners``: for whom each was sent. They may have been parted since, and some may have left."""
+        for member in self._members.all:
+            mine = [
+                outcome for outcome, names in zip(outcomes, owners, strict=True) if names & (member.names | member.past)
+            ]
+            if mine:
+                self._book_of(member, mine)
+
+    def _book_of(self, member: Member, outcomes: list[Outcome]) -> None:
         back: list[tuple[int, int]] = []
         for outcome in outcomes:
             first, stop, kind = outcome.first, outcome.stop, outcome.kind
             if kind is OutcomeKind.RETURNED:
-                back.append((first, stop))
-                self.resent += (stop - first) * outcome.ambiguous
+                # Not what somebody who came back under an old name was not there for.
+                mine = member.settled.missing(first, stop)
+                back += mine
+                if outcome.ambiguous:
+                    member.again += mine
                 continue
             if kind in {OutcomeKind.FAILED, OutcomeKind.UNKNOWN}:
                 # It cannot be had by all of them, and that is for the receipt to say.
@@ -256,8 +273,8 @@ class TopicPool(PoolSender):
                 member.settled.add(first, stop)
             self._tell(first, stop)
         if back:
-            waiting = sorted([*back, *member.waiting])
-            member.waiting = deque(waiting)
+            member.waiting = deque(sorted([*back, *member.waiting]))
+            member.again.sort()
 
     def _confirmed(self, first: int, stop: int) -> list[Outcome]:
         """That these are confirmed, and who missed which."""
@@ -283,17 +300,17 @@ class TopicPool(PoolSender):
                     continue
                 for e, f in self._rejected.missing(c, d):
                     self._done.append(Outcome(OutcomeKind.SETTLED, e, f))
-                for e, f in _without(c, d, self._rejected.missing(c, d)):
+                for e, f in without(c, d, self._rejected.missing(c, d)):
                     self._done.append(Outcome(OutcomeKind.REJECTED, e, f))
         self._forget()
 
     def _common(self, first: int, stop: int, what: str) -> list[tuple[int, int]]:
         pieces = [(first, stop)]
         for waits in self._unheard:
-            pieces = [part for piece in pieces for part in _without(*piece, [waits])]
-        for member in self._members.values():
+            pieces = [part for piece in pieces for part in without(*piece, [waits])]
+        for member in self._members.all:
             runs: Runs = getattr(member, what)
-            pieces = [part for a, b in pieces for part in _without(a, b, runs.missing(a, b))]
+            pieces = [part for a, b in pieces for part in without(a, b, runs.missing(a, b))]
         return pieces
 
     def _forget(self) -> None:
@@ -308,7 +325,7 @@ class TopicPool(PoolSender):
 
     def _loads(self) -> Mapping[str, Mapping[str, float]]:
         out: dict[str, Mapping[str, float]] = {}
-        for member in self._members.values():
+        for member in self._members.all:
             out.update(member.balancer.snapshot())
         return out
 
@@ -316,23 +333,8 @@ class TopicPool(PoolSender):
         return {
             **super().stats(),
             "members": {
-                member.name: {"endpoints": sorted(member.slots), "backlog": member.backlog}
-                for member in self._members.values()
+                member.label: {"endpoints": sorted(member.slots), "backlog": member.backlog}
+                for member in self._members.all
             },
             "dropped": self.dropped,
-            "resent_to_members": self.resent,
         }
-
-
-def _without(first: int, stop: int, holes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """``[first, stop)`` without some runs, which ascend."""
-    out = []
-    for a, b in holes:
-        if a > first:
-            out.append((first, min(a, stop)))
-        first = max(first, b)
-        if first >= stop:
-            return out
-    if first < stop:
-        out.append((first, stop))
-    return out

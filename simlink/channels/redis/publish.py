@@ -93,6 +93,19 @@ class Publisher(SenderDriver):
             except Lost as error:
                 self._broken = send_failure(error, url=self._address.url, retryable=True)
 
+    def withdraw(self) -> Sequence[Outcome]:
+        """Whether it was published, nobody knows: it is not published elsewhere."""
+        self._drop()
+        error = self._broken or SendError(
+            f"{self._address.url} was silent for too long; what was on its way may have been published",
+            url=self._address.url,
+        )
+        self._broken = None
+        out, self._ready = self._ready, []
+        out += [Outcome(OutcomeKind.UNKNOWN, first, stop, error=error) for first, stop, _ in self._flying]
+        self._flying.clear()
+        return out
+
     def waits_for(self) -> Sequence[tuple[int, int]]:
         return () if self._wire is None or self._broken is not None else (self._wire.waits_for(),)
 

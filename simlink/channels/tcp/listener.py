@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from simlink.channels.driver import Mode
@@ -131,6 +132,8 @@ class Listener:
             readers.append(reader)
             # Only now senders are let in: a topic without a subscription would lose what they send.
             self._destinations[name] = found
+            if mode is Mode.TOPIC and destination.links:
+                self._command(partial(self._subscribed, destination))
             return reader
 
     def leave(self, name: str, reader: Reader, timeout: float) -> None:
@@ -149,7 +152,7 @@ class Listener:
                     self._destinations.pop(name, None)
                     self._retire(destination)
                 else:
-                    self._tell(destination)
+                    self._subscribed(destination)
                 done.set()
 
             self._command(finish)
@@ -397,6 +400,11 @@ class Listener:
         destination.announce()
 
     # --- telling ------------------------------------------------------------------------------------------------
+
+    def _subscribed(self, destination: Destination) -> None:
+        """Tell the senders what is subscribed to now."""
+        destination.subscribed()
+        self._tell(destination)
 
     def _tell(self, destination: Destination, *, settlements: bool = True) -> None:
         destination.pump(settlements=settlements)

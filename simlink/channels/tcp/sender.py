@@ -30,6 +30,7 @@ from simlink.channels.wire.frames import (
     Proof,
     Returned,
     Settle,
+    Subscribed,
     Welcome,
 )
 from simlink.errors import ConnectError, ConnectTimeout
@@ -49,7 +50,7 @@ _PEEK = 0.0003
 _MAX_MISSED = 8
 """2 to the power of this many waits are slept through at once, at most, when looking was in vain."""
 _SPARE = (os.cpu_count() or 1) > 1
-_NEWS = (Accept, Settle, Returned)  # a tuple is asked twice as fast as a union
+_NEWS = (Accept, Settle, Returned, Subscribed)  # a tuple is asked twice as fast as a union
 _LAST_WORDS = 1.0
 """Seconds that a closing sender listens for what it has not heard yet."""
 

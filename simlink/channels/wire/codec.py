@@ -27,6 +27,7 @@ from simlink.channels.wire.frames import (
     Returned,
     Run,
     Settle,
+    Subscribed,
     Void,
     Welcome,
 )
@@ -39,6 +40,8 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 """The default for the longest frame, its five bytes of head not counted."""
 HEAD = struct.Struct(">IB")
 _HEAD_SIZE = HEAD.size
+_MAX_NAMES = 1024
+"""A batch for more subscriptions is for all of them."""
 _TLS = (0x1503, 0x1603)
 """How TLS begins: an alert, or a handshake."""
 _ROOM = 16384
@@ -114,12 +117,20 @@ def _write_welcome(f: Welcome, out: pb.Frame) -> None:
     w.heartbeat_ms = f.heartbeat_ms
     w.max_frame_bytes = f.max_frame_bytes
     w.subscriptions.extend(f.subscriptions)
+    w.addressable = f.addressable
+
+
+def _write_subscribed(f: Subscribed, out: pb.Frame) -> None:
+    out.subscribed.SetInParent()
+    out.subscribed.subscriptions.extend(f.subscriptions)
 
 
 def _write_batch(f: BatchFrame, out: pb.Frame) -> None:
     b = out.batch
     b.position = f.position
     b.low = f.low
+    if f.subscriptions:
+        b.subscriptions.extend(f.subscriptions)
     try:
         write_batch(f.batch, f.lows, b)
     except (TypeError, OverflowError) as error:
@@ -182,6 +193,7 @@ _WRITERS: dict[type, Callable[[Any, pb.Frame], None]] = {
     Challenge: _write_challenge,
     Proof: _write_proof,
     Welcome: _write_welcome,
+    Subscribed: _write_subscribed,
     BatchFrame: _write_batch,
     Accept: _write_accept,
     Settle: _write_settle,
@@ -272,13 +284,21 @@ def _read_welcome(frame: pb.Frame) -> Welcome:
         w.heartbeat_ms,
         w.max_frame_bytes,
         list(w.subscriptions),
+        w.addressable,
     )
+
+
+def _read_subscribed(w: pb.Frame) -> Subscribed:
+    return Subscribed(list(w.subscribed.subscriptions))
 
 
 def _read_batch(w: pb.Frame) -> BatchFrame:
     batch, lows = read_batch(w.batch)
     _number(w.batch.position + len(batch))
-    return BatchFrame(w.batch.position, batch, _number(w.batch.low), lows)
+    names = tuple(w.batch.subscriptions)
+    if names and (len(names) > _MAX_NAMES or sum(map(len, names)) > _MAX_NAMES * 64):
+        raise FrameError(f"a batch for {len(names)} subscriptions by name")
+    return BatchFrame(w.batch.position, batch, _number(w.batch.low), lows, names)
 
 
 def _read_accept(w: pb.Frame) -> Accept:
@@ -332,6 +352,7 @@ _READERS: dict[str, Callable[[pb.Frame], Frame]] = {
     "challenge": _read_challenge,
     "proof": _read_proof,
     "welcome": _read_welcome,
+    "subscribed": _read_subscribed,
     "batch": _read_batch,
     "accept": _read_accept,
     "settle": _read_settle,

@@ -25,6 +25,7 @@ __all__ = [
     "Returned",
     "Run",
     "Settle",
+    "Subscribed",
     "Void",
     "Welcome",
 ]
@@ -110,6 +111,14 @@ class Welcome:
     heartbeat_ms: int = 1000
     max_frame_bytes: int = 8 * 1024 * 1024
     subscriptions: list[str] = field(default_factory=list)
+    addressable: bool = False
+
+
+@dataclass(slots=True)
+class Subscribed:
+    """Receiver → sender: what of a topic is subscribed to here now."""
+
+    subscriptions: list[str]
 
 
 @dataclass(slots=True)
@@ -119,12 +128,14 @@ class BatchFrame:
     Attributes:
         low: the lowest position that the sender does not know to be settled.
         lows: producer → its lowest sequence that may still be sent again.
+        subscriptions: of a topic, those that it is for, private ones as empty text; none: for every one.
     """
 
     position: int
     batch: Batch
     low: int = 0
     lows: dict[bytes, int] = field(default_factory=dict)
+    subscriptions: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -196,6 +207,7 @@ Frame = (
     | Challenge
     | Proof
     | Welcome
+    | Subscribed
     | BatchFrame
     | Accept
     | Settle

@@ -42,7 +42,7 @@ CODE_REPLACED: Code
 CODE_SECRET: Code
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "welcome", "batch", "accept", "settle", "returned", "void", "moved", "heartbeat", "bye", "error", "challenge", "proof")
+    __slots__ = ("hello", "welcome", "batch", "accept", "settle", "returned", "void", "moved", "heartbeat", "bye", "error", "challenge", "proof", "subscribed")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class Frame(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIBED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     welcome: Welcome
     batch: Batch
@@ -69,7 +70,8 @@ class Frame(_message.Message):
     error: Error
     challenge: Challenge
     proof: Proof
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., welcome: _Optional[_Union[Welcome, _Mapping[str, object]]] = ..., batch: _Optional[_Union[Batch, _Mapping[str, object]]] = ..., accept: _Optional[_Union[Accept, _Mapping[str, object]]] = ..., settle: _Optional[_Union[Settle, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Returned, _Mapping[str, object]]] = ..., void: _Optional[_Union[Void, _Mapping[str, object]]] = ..., moved: _Optional[_Union[Moved, _Mapping[str, object]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping[str, object]]] = ..., bye: _Optional[_Union[Bye, _Mapping[str, object]]] = ..., error: _Optional[_Union[Error, _Mapping[str, object]]] = ..., challenge: _Optional[_Union[Challenge, _Mapping[str, object]]] = ..., proof: _Optional[_Union[Proof, _Mapping[str, object]]] = ...) -> None: ...
+    subscribed: Subscribed
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping[str, object]]] = ..., welcome: _Optional[_Union[Welcome, _Mapping[str, object]]] = ..., batch: _Optional[_Union[Batch, _Mapping[str, object]]] = ..., accept: _Optional[_Union[Accept, _Mapping[str, object]]] = ..., settle: _Optional[_Union[Settle, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Returned, _Mapping[str, object]]] = ..., void: _Optional[_Union[Void, _Mapping[str, object]]] = ..., moved: _Optional[_Union[Moved, _Mapping[str, object]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping[str, object]]] = ..., bye: _Optional[_Union[Bye, _Mapping[str, object]]] = ..., error: _Optional[_Union[Error, _Mapping[str, object]]] = ..., challenge: _Optional[_Union[Challenge, _Mapping[str, object]]] = ..., proof: _Optional[_Union[Proof, _Mapping[str, object]]] = ..., subscribed: _Optional[_Union[Subscribed, _Mapping[str, object]]] = ...) -> None: ...
 
 class Runs(_message.Message):
     __slots__ = ("firsts", "counts")
@@ -106,7 +108,7 @@ class Hello(_message.Message):
     def __init__(self, sender: _Optional[bytes] = ..., destination: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., subscription: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., low: _Optional[int] = ..., next: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ..., nonce: _Optional[bytes] = ..., lease_ms: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("incarnation", "accepted", "settled", "settled_runs", "rejected", "returned", "returned_handed", "credit", "credit_bytes", "heartbeat_ms", "max_frame_bytes", "subscriptions")
+    __slots__ = ("incarnation", "accepted", "settled", "settled_runs", "rejected", "returned", "returned_handed", "credit", "credit_bytes", "heartbeat_ms", "max_frame_bytes", "subscriptions", "addressable")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +121,7 @@ class Welcome(_message.Message):
     HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
     MAX_FRAME_BYTES_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSABLE_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     accepted: int
     settled: int
@@ -131,7 +134,14 @@ class Welcome(_message.Message):
     heartbeat_ms: int
     max_frame_bytes: int
     subscriptions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, incarnation: _Optional[bytes] = ..., accepted: _Optional[int] = ..., settled: _Optional[int] = ..., settled_runs: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., rejected: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned_handed: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ..., subscriptions: _Optional[_Iterable[str]] = ...) -> None: ...
+    addressable: bool
+    def __init__(self, incarnation: _Optional[bytes] = ..., accepted: _Optional[int] = ..., settled: _Optional[int] = ..., settled_runs: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., rejected: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., returned_handed: _Optional[_Union[Runs, _Mapping[str, object]]] = ..., credit: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., max_frame_bytes: _Optional[int] = ..., subscriptions: _Optional[_Iterable[str]] = ..., addressable: _Optional[bool] = ...) -> None: ...
+
+class Subscribed(_message.Message):
+    __slots__ = ("subscriptions",)
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    subscriptions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, subscriptions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Challenge(_message.Message):
     __slots__ = ("nonce", "proof")
@@ -148,7 +158,7 @@ class Proof(_message.Message):
     def __init__(self, proof: _Optional[bytes] = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("position", "low", "bodies", "keys", "keys_present", "content_types", "headers", "producers", "producer_of", "lows", "sequence_firsts", "sequence_counts", "sequences_present", "timestamps", "timestamps_present")
+    __slots__ = ("position", "low", "bodies", "keys", "keys_present", "content_types", "headers", "producers", "producer_of", "lows", "sequence_firsts", "sequence_counts", "sequences_present", "timestamps", "timestamps_present", "subscriptions")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     LOW_FIELD_NUMBER: _ClassVar[int]
     BODIES_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +174,7 @@ class Batch(_message.Message):
     SEQUENCES_PRESENT_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMPS_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMPS_PRESENT_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     position: int
     low: int
     bodies: _containers.RepeatedScalarFieldContainer[bytes]
@@ -179,7 +190,8 @@ class Batch(_message.Message):
     sequences_present: bytes
     timestamps: _containers.RepeatedScalarFieldContainer[int]
     timestamps_present: bytes
-    def __init__(self, position: _Optional[int] = ..., low: _Optional[int] = ..., bodies: _Optional[_Iterable[bytes]] = ..., keys: _Optional[_Iterable[bytes]] = ..., keys_present: _Optional[bytes] = ..., content_types: _Optional[_Iterable[str]] = ..., headers: _Optional[_Iterable[_Union[HeaderColumn, _Mapping[str, object]]]] = ..., producers: _Optional[_Iterable[bytes]] = ..., producer_of: _Optional[_Iterable[int]] = ..., lows: _Optional[_Iterable[int]] = ..., sequence_firsts: _Optional[_Iterable[int]] = ..., sequence_counts: _Optional[_Iterable[int]] = ..., sequences_present: _Optional[bytes] = ..., timestamps: _Optional[_Iterable[int]] = ..., timestamps_present: _Optional[bytes] = ...) -> None: ...
+    subscriptions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, position: _Optional[int] = ..., low: _Optional[int] = ..., bodies: _Optional[_Iterable[bytes]] = ..., keys: _Optional[_Iterable[bytes]] = ..., keys_present: _Optional[bytes] = ..., content_types: _Optional[_Iterable[str]] = ..., headers: _Optional[_Iterable[_Union[HeaderColumn, _Mapping[str, object]]]] = ..., producers: _Optional[_Iterable[bytes]] = ..., producer_of: _Optional[_Iterable[int]] = ..., lows: _Optional[_Iterable[int]] = ..., sequence_firsts: _Optional[_Iterable[int]] = ..., sequence_counts: _Optional[_Iterable[int]] = ..., sequences_present: _Optional[bytes] = ..., timestamps: _Optional[_Iterable[int]] = ..., timestamps_present: _Optional[bytes] = ..., subscriptions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HeaderColumn(_message.Message):
     __slots__ = ("name", "values", "present")
