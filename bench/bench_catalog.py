@@ -1,6 +1,6 @@
 """How fast are the catalog's records made and encoded, next to the same columns written by hand?
 
-    python bench/bench_catalog.py [--rows 1000000] [--repeat 5]
+    python bench/bench_catalog.py [--rows 250000] [--repeat 5]
 
 By hand is what one would write for a test: NumPy draws each column independently of the others (no sessions, no
 funnel, no error bursts, no memory), and the rows go through msgspec or a template of bytes. All results are kept.
@@ -14,16 +14,19 @@ from __future__ import annotations
 import argparse
 import filecmp
 import json
+import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from simlink import fields
-from simlink.generators import catalog
+from simlink.generators import catalog, crew
 from simlink.generators.catalog import _agents, _site
 from simlink.generators.generator import BLOCK_ROWS, Generator
 from simlink.generators.record import record
@@ -111,10 +114,11 @@ STATUSES, BY_STATUS = np.array([200, 304, 404, 301, 206]), np.array([0.912, 0.95
 LINE = b'%b - - [%b] "GET %b HTTP/1.1" %d %d "%b" "%b"'
 
 
-def lines_by_hand(rows: int) -> int:
+def lines_by_hand(rows: int, out: Path | None = None) -> int:
     rng = np.random.default_rng(7)
     kept: list[bytes] = []
     n = BLOCK_ROWS
+    file = None if out is None else out.open("wb")
     for k in range(rows // n):
         seconds = (np.arange(k * n, (k + 1) * n) // 10).tolist()
         stamps = {s: time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(s)).encode() for s in set(seconds)}
@@ -127,7 +131,13 @@ def lines_by_hand(rows: int) -> int:
             REFERERS[rng.integers(0, len(REFERERS), n)].tolist(),
             BYTE_AGENTS[rng.integers(0, len(BYTE_AGENTS), n)].tolist(),
         )
-        kept += [LINE % row for row in zip(*columns, strict=True)]
+        made = [LINE % row for row in zip(*columns, strict=True)]
+        if file is None:
+            kept += made
+        else:
+            file.write(b"\n".join([*made, b""]))
+    if file is not None:
+        file.close()
     return len(kept)
 
 
@@ -230,33 +240,70 @@ def contenders() -> dict[str, Callable[[int], int]]:
 
 
 def by_workers(rows: int, repeat: int) -> dict[str, float]:
-    """``write(…, workers=2)`` beside one, by the clock: half of the rounds begin with either. The file's first record
-    waits for processes to start (each imports NumPy), so that a short file says nothing."""
+    """``write(…, workers=2)`` beside one by the clock, and what two processes by hand, with a file each, come to beside
+    one with all rows: no more than that is there to have. In every second round the order is turned round."""
     log = catalog.access_log(seed=7)
-    seconds: dict[int, list[float]] = {1: [], 2: []}
+    seconds: dict[str, list[float]] = {}
+    begin = crew.start_method
     with tempfile.TemporaryDirectory() as folder:
-        for i in range(repeat):
-            for workers in (1, 2) if i % 2 else (2, 1):
+        out = Path(folder)
+        contenders: dict[str, Callable[[], object]] = {
+            "one": lambda: log.write(out / "one", rows),
+            "two": lambda: log.write(out / "two", rows, workers=2),
+            "two, spawned": lambda: spawned(lambda: log.write(out / "spawned", rows, workers=2)),
+            "by hand, one": lambda: hands(rows // 2, 1, out),
+            "by hand, two": lambda: hands(rows // 2, 2, out),
+        }
+        for turn in range(repeat):
+            print(f"workers, round {turn + 1} of {repeat} …", file=sys.stderr, flush=True)
+            for name in list(contenders)[:: -1 if turn % 2 else 1]:
                 begun = time.perf_counter()
-                log.write(f"{folder}/{workers}.ndjson", rows, workers=workers)
-                seconds[workers].append(time.perf_counter() - begun)
-        assert filecmp.cmp(f"{folder}/1.ndjson", f"{folder}/2.ndjson", shallow=False)
-    one, two = (rows / statistics.median(seconds[w]) for w in (1, 2))
-    return {"one": one, "two": two, "times": two / one}
+                contenders[name]()
+                seconds.setdefault(name, []).append(time.perf_counter() - begun)
+        assert crew.start_method is begin
+        assert filecmp.cmp(out / "one", out / "two", shallow=False)
+        assert filecmp.cmp(out / "one", out / "spawned", shallow=False)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        **{name: rows / median[name] for name in ("one", "two", "two, spawned")},
+        "times": median["one"] / median["two"],
+        "startup": median["two, spawned"] - median["two"],
+        "by hand": median["by hand, one"] / median["by hand, two"],
+    }
+
+
+def spawned(write: Callable[[], object]) -> None:
+    begin = crew.start_method
+    crew.start_method = lambda: "spawn"
+    try:
+        write()
+    finally:
+        crew.start_method = begin
+
+
+def hands(rows: int, processes: int, out: Path) -> None:
+    """The lines by hand, in so many processes, each into a file of its own."""
+    context = multiprocessing.get_context("fork")
+    team = [context.Process(target=lines_by_hand, args=(rows // processes, out / f"{i}")) for i in range(processes)]
+    for process in team:
+        process.start()
+    for process in team:
+        process.join()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=250_000)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    parser.add_argument("--workers-rows", type=int, default=4_000_000, help="of the file by two workers; 0 for none")
+    parser.add_argument("--workers-rows", type=int, default=2_400_000, help="of the file by two workers; 0 for none")
     options = parser.parse_args()
     runs = contenders()
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run(BLOCK_ROWS)  # imports, pools, tables
-    for _ in range(options.repeat):
+    for turn in range(options.repeat):
+        print(f"round {turn + 1} of {options.repeat} …", file=sys.stderr, flush=True)
         for name, run in runs.items():
             begun = time.process_time()
             made = run(options.rows)
@@ -270,9 +317,15 @@ def main() -> None:
         reach = f"   reach {REACH[name] / 1e6:.1f}" if name in REACH else ""
         print(f"{name:40} {rate / 1e6:8.3f} M/s{reach}")
     if shared:
-        print(f"access_log to NDJSON, one worker         {shared['one'] / 1e6:8.3f} M/s by the clock")
-        times = f"{shared['times']:.2f}x one, reach 1.7x"
-        print(f"access_log to NDJSON, two workers        {shared['two'] / 1e6:8.3f} M/s: {times}")
+        one = shared["one"]
+        print(f"access_log to NDJSON, one worker         {one / 1e6:8.3f} M/s by the clock")
+        for name, reach in (("two", ", reach 1.7x"), ("two, spawned", "")):
+            rate = shared[name]
+            print(f"access_log to NDJSON, {name:18} {rate / 1e6:8.3f} M/s: {rate / one:.2f}x one{reach}")
+        print(
+            f"a spawned worker starts in               {shared['startup']:8.3f} s of the clock more than a forked one"
+        )
+        print(f"lines by hand into files, two processes  {shared['by hand']:8.2f} x one")
 
 
 if __name__ == "__main__":

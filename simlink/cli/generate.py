@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -45,6 +46,16 @@ def _progress() -> Iterator[Callable[[int, int | None], object] | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("records"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    # Without a thread of its own, so that workers can be forked.
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=None)
-        yield lambda rows, total: bar.update(task, completed=rows, total=total)
+        shown = 0.0
+
+        def told(rows: int, total: int | None) -> None:
+            nonlocal shown
+            bar.update(task, completed=rows, total=total)
+            if time.monotonic() - shown >= 0.1:
+                bar.refresh()
+                shown = time.monotonic()
+
+        yield told

@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any
 
 from simlink.block import Block
 from simlink.errors import ConfigError, MissingExtra, did_you_mean
+from simlink.generators.crew import SHORTEST, Crew
+from simlink.generators.stretches import place_in
 
 if TYPE_CHECKING:
     from simlink.generators.source import Chunk, Source
@@ -25,7 +25,7 @@ __all__ = ["FORMATS", "write_records"]
 FORMATS = ("ndjson", "csv", "parquet", "arrow")
 _SUFFIXES = {".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow",
              ".feather": "arrow"}  # fmt: skip
-_TASK_ROWS = 16 * 4096
+_TEXT = ("ndjson", "csv")
 Progress = Callable[[int, "int | None"], object]
 
 
@@ -67,12 +67,20 @@ def write_records(
     encode, open_writer = _format(kind, _names(first))
     rows = 0
     with _file(out) as file, open_writer(file) as write:
-        parts = _one_by_one(first, chunks, encode) if workers == 1 else _by_workers(source, total or 0, encode, workers)
-        for length, part in parts:
-            write(part)
-            rows += length
+
+        def told(more: int) -> None:
+            nonlocal rows
+            rows += more
             if progress is not None:
                 progress(rows, total)
+
+        if workers > 1 and total is not None and total > SHORTEST:
+            at = place_in(file) if kind in _TEXT else None
+            Crew(source, total, encode, workers, file=None if at is None else file, at=at or 0, write=write).run(told)
+        else:
+            for chunk in chain([first], chunks):
+                write(encode(chunk))
+                told(len(chunk))
     return rows
 
 
@@ -81,83 +89,6 @@ def _names(chunk: Chunk) -> list[str]:
     if isinstance(chunk, Block):
         return list(chunk.schema)
     return [str(name) for name in chunk[0]] if chunk and isinstance(chunk[0], dict) else []
-
-
-def _one_by_one(first: Chunk, rest: Iterator[Chunk], encode: Callable[[Chunk], Any]) -> Iterator[tuple[int, Any]]:
-    yield len(first), encode(first)
-    for chunk in rest:
-        yield len(chunk), encode(chunk)
-
-
-def _by_workers(source: Source, stop: int, encode: Callable[[Chunk], Any], workers: int) -> Iterator[tuple[int, Any]]:
-    """The encoded parts in their order: tables, or the paths of files that hold the text and are the taker's."""
-    from concurrent.futures import Future, ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    waiting: deque[Future[tuple[int, Any]]] = deque()
-    # Text comes by files, which the kernel copies; through a pipe it would keep this process as busy as a worker. The
-    # generator goes to each worker once: its pools and tables are made there, and not anew for every part.
-    with (
-        TemporaryDirectory(prefix="simlink-") as folder,
-        ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(source, encode, folder)
-        ) as pool,
-    ):
-        for first in range(0, max(stop, 1), _TASK_ROWS):
-            waiting.append(pool.submit(_make, first, min(first + _TASK_ROWS, stop)))
-            # A few are made ahead of what is being written, no more.
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-_work: tuple[Any, Callable[[Chunk], Any], str] | None = None
-"""In a worker: what it makes records of, into what, and where."""
-
-
-def _begin(source: Any, encode: Callable[[Chunk], Any], folder: str) -> None:
-    global _work
-    _work = source, encode, folder
-
-
-def _make(first: int, stop: int) -> tuple[int, Any]:
-    """In a worker: some blocks, encoded."""
-    assert _work is not None
-    source, encode, folder = _work
-    rows = 0
-    tables = []
-    path = Path(folder, str(first))
-    with path.open("wb") as file:
-        for chunk in source.chunks(first, stop):
-            rows += len(chunk)
-            part = encode(chunk)
-            if isinstance(part, bytes):
-                file.write(part)
-            else:
-                tables.append(part)
-    if not tables and not rows:
-        nothing = encode(source.generator.make_block(0)[:0])
-        return 0, path if isinstance(nothing, bytes) else nothing
-    if not tables:
-        return rows, path
-    import pyarrow as pa
-
-    path.unlink()
-    return rows, pa.concat_tables(tables)
-
-
-def _append(file: IO[bytes], part: Path) -> None:
-    """Move what a worker wrote to the end of the file."""
-    file.flush()
-    with part.open("rb") as made:
-        try:
-            out, size, at = file.fileno(), os.fstat(made.fileno()).st_size, 0
-            while at < size:
-                at += os.sendfile(out, made.fileno(), at, size - at)
-        except (AttributeError, io.UnsupportedOperation):
-            shutil.copyfileobj(made, file)
-    part.unlink()
 
 
 @contextmanager
@@ -191,15 +122,15 @@ def _format(kind: str, names: list[str]) -> tuple[Callable[[Chunk], Any], Callab
 
 
 @contextmanager
-def _plain(file: IO[bytes]) -> Iterator[Callable[[bytes | Path], object]]:
-    yield lambda part: _append(file, part) if isinstance(part, Path) else file.write(part)
+def _plain(file: IO[bytes]) -> Iterator[Callable[[bytes], object]]:
+    yield file.write
 
 
 def encode_ndjson(chunk: Chunk) -> bytes:
     """A line of JSON a record."""
     from simlink.serializers.json import Json
 
-    return b"\n".join([*Json().dumps_many(chunk), b""])
+    return Json().dumps_lines(chunk)
 
 
 class EncodeCsv:
@@ -222,7 +153,7 @@ class EncodeCsv:
         return _lines(rows)
 
     @contextmanager
-    def open(self, file: IO[bytes]) -> Iterator[Callable[[bytes | Path], object]]:
+    def open(self, file: IO[bytes]) -> Iterator[Callable[[bytes], object]]:
         """Write the header; gives what writes rows."""
         if self.names:
             file.write(_lines([self.names]))

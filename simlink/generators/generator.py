@@ -278,21 +278,24 @@ class Generator(ABC):
         progress: Callable[[int, int | None], object] | None = None,
     ) -> int:
         """Write the first ``n`` records (all, where there is an end) to a file; how many they were. No more than some
-        blocks are in memory.
+        blocks are in memory; with workers, 64 MiB and a block in each.
 
         Args:
             file: a path; what is there is replaced. ``"-"`` is standard output (not for Parquet).
             n: how many; None for all.
             format: ``"ndjson"``, ``"csv"`` (what is nested is JSON in its cell, None an empty cell), ``"parquet"`` or
                 ``"arrow"`` (IPC); by default what the suffix says, else NDJSON.
-            workers: processes that make them (spawned: a script needs ``if __name__ == "__main__":``). The file is the
-                same for any number: byte for byte, of Parquet and Arrow the same table.
+            workers: processes that make them, this one among them. The others are forked on Linux where this process
+                has no other threads, and spawned otherwise (a script then needs ``if __name__ == "__main__":``). The
+                file is the same for any number: byte for byte, of Parquet and Arrow the same table.
             progress: called with (records written, records in all) after every part.
 
         Raises:
             ConfigError: an unknown format, None for a generator without an end, a file that cannot be written.
             MissingExtra: pyarrow is not installed, for Parquet and Arrow.
             EncodeError: a record that the format cannot hold.
+            StateError: a worker process ended early. The file then ends with the last record before which none is
+                missing.
         """
         from simlink.generators.files import write_records
         from simlink.generators.source import GeneratorSource

@@ -17,9 +17,9 @@ import msgspec
 
 from simlink.block import Block, Lines
 from simlink.errors import ConfigError, DecodeError, EncodeError
-from simlink.serializers.json_cells import block_bodies, bodies_of
+from simlink.serializers import json_cells, json_text
+from simlink.serializers.json_cells import bodies_of
 from simlink.serializers.json_check import check, foreign
-from simlink.serializers.json_text import block_text
 from simlink.serializers.serializer import Serializer
 
 __all__ = ["Json"]
@@ -96,8 +96,8 @@ class Json(Serializer):
             values = values.lines()
         if isinstance(values, Block):
             try:
-                written = block_text(values, self._encode)
-                return block_bodies(values, self._encoder) if written is None else written
+                written = json_text.block_bodies(values, self._encode)
+                return json_cells.block_bodies(values, self._encoder) if written is None else written
             except _REFUSED as error:
                 # Rare, so it may be slow: the row loop finds the first row that is at fault.
                 super().dumps_many(values)
@@ -108,6 +108,21 @@ class Json(Serializer):
             except _REFUSED:
                 pass
         return super().dumps_many(values)
+
+    def dumps_lines(self, values: Block | Sequence[Any]) -> bytes:
+        """The bodies of `dumps_many` as one text, with a newline behind each (NDJSON): for a file, where nobody needs
+        them one by one.
+
+        Raises:
+            EncodeError: as `dumps_many`.
+        """
+        if isinstance(values, Block) and not isinstance(values, Lines):
+            try:
+                written = json_text.block_text(values, self._encode)
+                return json_cells.block_text(values, self._encoder) if written is None else written
+            except _REFUSED:
+                pass  # `dumps_many` finds the row that is at fault
+        return b"\n".join([*self.dumps_many(values), b""])
 
     def loads_many(self, bodies: Sequence[bytes]) -> list[Any]:
         # Decoding all lines at once is faster than one by one, but msgspec's line reader does not mind where lines end:

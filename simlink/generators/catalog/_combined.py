@@ -22,6 +22,7 @@ __all__ = ["CombinedLog", "LogTime"]
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH_LETTERS = np.stack([codepoints(month) for month in _MONTHS])
+_PAIRS = np.stack([codepoints(f"{value:02d}") for value in range(60)])
 _ISO = codepoints("0000-00-00T00:00:00+00:00")
 _CLF = codepoints('00/Jan/0000:00:00:00 +0000] "')
 
@@ -51,8 +52,17 @@ class LogTime(Field):
 
 def _digits(seconds: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
     """Seconds since 1970 UTC → the letters of ``YYYY-MM-DDTHH:MM:SS``."""
-    texts = np.datetime_as_string(seconds.astype("datetime64[s]"))
-    return np.ascontiguousarray(texts.astype("<U19")).view("<u4").reshape(-1, 19)
+    day = seconds // 86_400
+    # Times ascend, so that a block has few days, and they are side by side.
+    changes = np.flatnonzero(day[1:] != day[:-1]) + 1
+    dates = np.datetime_as_string(day[np.concatenate(([0], changes))].astype("datetime64[D]"))
+    letters = np.tile(_ISO[:19], (len(seconds), 1))
+    lengths = np.diff(changes, prepend=0, append=len(day))
+    letters[:, :10] = np.repeat(dates.astype("<U10").view("<u4").reshape(-1, 10), lengths, axis=0)
+    second = seconds - day * 86_400
+    for place, value in ((11, second // 3600), (14, second // 60 % 60), (17, second % 60)):
+        letters[:, place : place + 2] = _PAIRS[value]
+    return letters
 
 
 def _log_times(texts: list[str]) -> npt.NDArray[np.object_]:
