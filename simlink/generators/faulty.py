@@ -65,7 +65,7 @@ class FaultySource(Source):
         own = base.seed if seed is None else seed
         self.seed = seeding.check_seed(own)
         self.name = base.name
-        self.seekable = base.seekable
+        self.seekable, self.waits = base.seekable, base.waits
         self.endless = base.endless
         names = list(base.generator.schema) if isinstance(base, GeneratorSource) else None
         for fault in self.given:
@@ -261,7 +261,7 @@ class _Part(Source):
 
     def __init__(self, whole: FaultySource, stop: int | None, i: int, n: int) -> None:
         self.whole, self.stop, self.i, self.n = whole, stop, i, n
-        self.name, self.seed = whole.name, whole.seed
+        self.name, self.seed, self.waits = whole.name, whole.seed, whole.waits
         self.endless = whole.endless and stop is None
 
     def chunks(self, start: int = 0, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[Any]:
