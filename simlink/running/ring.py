@@ -100,7 +100,7 @@ class Ring:
         self._waits = source.waits
         # A slice takes a part of the gap between two rows. Where rows come so fast that they go out in batches, the
         # slice is a batch of some milliseconds at least: small ones cost more a row.
-        self._aim = min(0.002, max(0.000_2, 0.4 / rate)) if rate > 0 else 0.002
+        self._aim = min(0.002, max(0.000_35, 0.4 / rate)) if rate > 0 else 0.002
         self._least = int(min(rate * _BATCH_SECONDS, _MOST_ROWS))
         self._lookup = rows
         self._hurry = 0
@@ -146,9 +146,11 @@ class Ring:
             return True
         if self.expected + MARGIN <= left:
             return True
+        # It will fit no gap, or not this one. The ring running low, it comes first in a gap, for the longest there is;
+        # with only some milliseconds' worth of rows left, at once.
         rows, nbytes = self._limit
         low = self.rows * 2 < rows and self.nbytes * 2 < nbytes
-        return low and (fresh or (self.rows * 4 < rows and self.nbytes * 4 < nbytes))
+        return (low and fresh) or self.rows < self._lookup
 
     @property
     def expected(self) -> float:
