@@ -224,6 +224,9 @@ class Ring:
                     self._failure = failure
                     return
                 at += size
+            if self._waits:
+                # Whatever the source says: the next chunk is a step of its own.
+                yield "ask"
 
     def _slice(self) -> int:
         fits = _FIRST_ROWS if not self._per_row else int(self._aim / self._per_row)
