@@ -257,9 +257,9 @@ class _Epochs:
             yield f"sessions: walk {step}"
             parts.append(_Events(at, rest + (step << 14) + state))
             words = self._words(f"step{step}", epoch, len(at))
-            draws = draws_of(words)
+            cuts = draws_of(words)
             yield f"sessions: state {step}"
-            state = (law.chain_first if step == 0 else law.chain).step(state, draws)
+            state = (law.chain_first if step == 0 else law.chain).step(state, cuts)
             yield f"sessions: stay {step}"
             stays = np.flatnonzero(state < len(law.names))
             state, rest = state[stays], rest[stays]

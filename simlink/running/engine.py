@@ -225,6 +225,11 @@ class Engine:
                 if now > end + _GRACE:
                     self._behind = pacer.behind(self.total)
                     return
+                if now < released + _TICK and pacer.caught_up(released):
+                    # From release to release, and not of sleep: that would make whoever is late late again. Even where
+                    # a hand-over takes longer than the next row has to wait.
+                    self._rest(max(pacer.next_due(), released + _TICK), ring)
+                    continue
                 if self._drop and not self._room():
                     ring.skip(pacer.release(now, 0)[0])
                     continue
@@ -239,7 +244,6 @@ class Engine:
                         self._hand_over(chunk, 0, len(chunk), pacer.due_of(first, len(chunk)), epoch)
                         first += len(chunk)
                 elif not skipped:
-                    # From release to release, and not of sleep: that would make whoever is late late again.
                     self._rest(max(pacer.next_due(), released + _TICK), ring)
             if inside < asked:
                 break
