@@ -218,7 +218,7 @@ class Engine:
             ring.prepare()
             if not ring.check():
                 break
-            asked = min(ring.rows, self._load)
+            asked = min(ring.rows, max(self._load, ring.hurry))
             inside = pacer.load(asked)
             while pacer.left and not self._stop.is_set():
                 now = self._clock()

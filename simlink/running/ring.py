@@ -78,6 +78,7 @@ class Ring:
     Attributes:
         rows: how many are ready.
         nbytes: of their bodies.
+        hurry: rows that are encoded and sent together while the sender is behind; 0 while it is not.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Ring:
         self._aim = min(0.002, max(0.000_35, 0.4 / rate)) if rate > 0 else 0.002
         self._least = int(min(rate * _BATCH_SECONDS, _MOST_ROWS))
         self._lookup = rows
-        self._hurry = 0
+        self.hurry = 0
         self._costs = Costs()
         self._pieces: deque[Chunk] = deque()
         self._sizes: deque[int] = deque()
@@ -185,11 +186,11 @@ class Ring:
         if not self.rows:
             while not self.rows and not self.over:
                 self.step()
-            self._hurry = min(max(self._hurry * 2, _FIRST_ROWS), _MOST_ROWS)
+            self.hurry = min(max(self.hurry * 2, _FIRST_ROWS), _MOST_ROWS)
 
     def relax(self) -> None:
         """There is time: the slices are those that suit the rate."""
-        self._hurry = 0
+        self.hurry = 0
 
     def _steps(self) -> Generator[str, None, None]:
         """All the work; the name of each step before it is done."""
@@ -231,7 +232,7 @@ class Ring:
     def _slice(self) -> int:
         fits = _FIRST_ROWS if not self._per_row else int(self._aim / self._per_row)
         most = _MOST_ROWS if not self._row_bytes else max(1, _PIECE_BYTES // self._row_bytes)
-        return max(1, min(max(fits, self._least, self._hurry, 8), most, _MOST_ROWS))
+        return max(1, min(max(fits, self._least, self.hurry, 8), most, _MOST_ROWS))
 
     def _add(self, chunk: Chunk) -> None:
         size = sum(map(len, chunk.bodies))
