@@ -69,17 +69,20 @@ def paced(rate: int, seconds: float) -> simlink.Report:
 
 
 class Taps:
-    """Notes when a channel was handed how many messages."""
+    """Notes when a channel was handed which messages: how many, and how late in seconds each of them was."""
 
     def __init__(self, channel: simlink.Channel) -> None:
         self.times: list[float] = []
         self.counts: list[int] = []
+        self.late: list[float] = []
         self._submit = channel.submit
         channel.submit = self  # type: ignore[method-assign]  # what the run calls, seen from outside
 
     def __call__(self, batch: simlink.Batch, *arguments: Any) -> Any:
         self.times.append(time.monotonic())
         self.counts.append(len(batch))
+        now = time.time()
+        self.late += [now - stamp / 1e6 for stamp in batch.timestamps]
         return self._submit(batch, *arguments)
 
 
@@ -94,8 +97,22 @@ def first_record() -> tuple[float, float]:
         return (taps.times[0] - begun) * 1e3, (report.send_lag_ms or {})["max"]
 
 
-def gaps(seconds: float) -> tuple[float, float, float]:
-    """(p99 of the gap between sends at 1,000 a second, that of a loop that only sleeps, largest batch)."""
+def figures(times: list[float], late: list[float]) -> dict[str, float]:
+    """Of the gaps between sends, and of how late the rows were: p99 and maximum in ms; the share of rows that were more
+    than a millisecond late, in per cent."""
+    gap, lag = np.diff(times) * 1e3, np.array(late) * 1e3
+    return {
+        "gap_p99_ms": float(np.percentile(gap, 99)),
+        "gap_max_ms": float(gap.max()),
+        "lag_p99_ms": float(np.percentile(lag, 99)),
+        "lag_max_ms": float(lag.max()),
+        "late_percent": float((lag > 1.0).mean() * 100),
+    }
+
+
+def gaps(seconds: float) -> tuple[dict[str, float], dict[str, float], int]:
+    """`figures` of all 15 fields of the clickstream at 1,000 a second, those of a loop that only sleeps, and the
+    largest batch. The two run one after the other."""
     with simlink.queue("memory://gaps") as channel, channel.receiver() as receiver:
         taps = Taps(channel)
         reader = threading.Thread(target=lambda: [None for _ in receiver.batches()], name="read")
@@ -106,13 +123,14 @@ def gaps(seconds: float) -> tuple[float, float, float]:
         finally:
             receiver.stop()
             reader.join()
-    ours = float(np.percentile(np.diff(taps.times), 99)) * 1e3
-    slept = []
+    slept, late = [], []
     start = time.monotonic()
     for i in range(int(seconds * 1_000)):
-        time.sleep(max(0.0, start + i / 1_000 - time.monotonic()))
+        due = start + i / 1_000
+        time.sleep(max(0.0, due - time.monotonic()))
         slept.append(time.monotonic())
-    return ours, float(np.percentile(np.diff(slept), 99)) * 1e3, max(taps.counts)
+        late.append(slept[-1] - due)
+    return figures(taps.times, taps.late), figures(slept, late), max(taps.counts)
 
 
 def main() -> None:
@@ -120,34 +138,40 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="a list of one object a rate instead of the table")
-    parser.add_argument("--clumps", action="store_true", help="only the first record's delay and the gaps at 1,000/s")
+    parser.add_argument("--clumps", action="store_true", help="only the first record, and gaps and lags at 1,000/s")
     options = parser.parse_args()
     if options.clumps:
         firsts = [first_record() for _ in range(max(options.repeat, 1))]
         calls, lags = zip(*firsts, strict=True)
         if options.json:
-            ours, floors, _ = zip(*(gaps(options.seconds) for _ in range(options.repeat)), strict=True)
+            runs, floors, _ = zip(*(gaps(options.seconds) for _ in range(options.repeat)), strict=True)
             first = {"first_after_call_ms": statistics.median(calls), "first_lag_ms": statistics.median(lags)}
-            gap = {"gap_p99_ms": statistics.median(ours), "floor_gap_p99_ms": statistics.median(floors)}
-            print(json.dumps(first | gap))
+            ours = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+            floor_ = {f"floor_{name}": statistics.median(f[name] for f in floors) for name in floors[0]}
+            print(json.dumps(first | ours | floor_))
             return
         print(f"first record at 1/s: {statistics.median(calls):.1f} ms after the call (at most {max(calls):.1f})")
         print(f"    by its schedule {statistics.median(lags):.2f} ms late (at most {max(lags):.2f})")
+        print("| clickstream at 1,000/s | gap p99 | max | lag p99 | max | later than 1 ms |")
+        print("|---|---|---|---|---|---|")
         for _ in range(options.repeat):
-            ours, floor_gap, most = gaps(options.seconds)
-            slept = f"a loop that sleeps {floor_gap:.2f}"
-            print(f"gap between sends at 1,000/s: p99 {ours:.2f} ms ({slept}), at most {most} at once")
+            run, slept, most = gaps(options.seconds)
+            for what, found in ((f"run, at most {most} at once", run), ("a loop that sleeps", slept)):
+                print(
+                    f"| {what} | {found['gap_p99_ms']:.2f} ms | {found['gap_max_ms']:.2f} ms "
+                    f"| {found['lag_p99_ms']:.2f} ms | {found['lag_max_ms']:.2f} ms | {found['late_percent']:.2f} % |"
+                )
         return
-    found = []
+    rows = []
     if not options.json:
         head()
     for rate in RATES:
-        floors, runs = [], []
+        floors, reports = [], []
         for _ in range(options.repeat):
             floors.append(floor(rate, options.seconds))
-            runs.append(paced(rate, options.seconds))
-        reached = statistics.median(run.rate for run in runs)
-        lags = [run.send_lag_ms or {} for run in runs]
+            reports.append(paced(rate, options.seconds))
+        reached = statistics.median(report.rate for report in reports)
+        lags = [report.send_lag_ms or {} for report in reports]
         row = {
             "asked": rate,
             "floor_reached": statistics.median(f[0] for f in floors),
@@ -155,17 +179,17 @@ def main() -> None:
             "reached": reached,
             "lag_p50_ms": statistics.median(lag["p50"] for lag in lags),
             "lag_p99_ms": statistics.median(lag["p99"] for lag in lags),
-            "valid": sum(run.valid for run in runs),
+            "valid": sum(report.valid for report in reports),
         }
-        found.append(row)
+        rows.append(row)
         if not options.json:
             print(
                 f"| {rate:,}/s | {row['floor_reached']:,.0f}/s | {row['floor_lag_p99_ms']:.2f} ms | {reached:,.0f}/s "
                 f"| {(reached / rate - 1) * 100:+.2f} % | {row['lag_p50_ms']:.2f} ms | {row['lag_p99_ms']:.2f} ms "
-                f"| {row['valid']}/{len(runs)} |"
+                f"| {row['valid']}/{len(reports)} |"
             )
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(rows))
 
 
 def head() -> None:

@@ -16,6 +16,7 @@ from simlink.generators.evolution import Evolving
 from simlink.generators.field import BLOCK_ROWS
 from simlink.generators.generator import Generator
 from simlink.generators.joining import Joiner, block_of, union
+from simlink.generators.steps import Steps, at_once
 
 __all__ = ["concat", "cycle", "mix"]
 
@@ -56,6 +57,9 @@ class _Combined(Generator):
         other = super().with_seed(seed)
         other.parts = [part.with_seed(other.seed) for part in self.parts]
         return other
+
+    def make_block(self, k: int) -> Block:
+        return at_once(self.make_steps(k))
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k != "_joiner"}
@@ -114,7 +118,7 @@ class _Mix(_Combined):
         periods, rest = divmod(row, len(self.pattern))
         return periods * self.many[i] + int(self.before[i, rest])
 
-    def make_block(self, k: int) -> Block:
+    def make_steps(self, k: int) -> Steps[Block]:
         first = k * BLOCK_ROWS
         last = first + BLOCK_ROWS if self.length is None else min(first + BLOCK_ROWS, self.length)
         whose = self.pattern[
@@ -123,7 +127,9 @@ class _Mix(_Combined):
         parts = []
         for i, part in enumerate(self.parts):
             begin, end = self._count(i, first), self._count(i, last)
-            parts.append((self._joiner.rows(part, begin, end - begin) if end > begin else {}, end - begin))
+            made = (yield from self._joiner.rows(part, begin, end - begin)) if end > begin else {}
+            parts.append((made, end - begin))
+        yield f"{self.name}: together"
         columns = self._joiner.together(self._schema, parts)
         where = np.empty(len(whose), np.intp)
         where[np.argsort(whose, kind="stable")] = np.arange(len(whose))
@@ -155,7 +161,7 @@ class _Concat(_Combined):
         last = parts[-1].length
         self.length = None if last is None else self.starts[-1] + last
 
-    def make_block(self, k: int) -> Block:
+    def make_steps(self, k: int) -> Steps[Block]:
         first = k * BLOCK_ROWS
         last = first + BLOCK_ROWS if self.length is None else min(first + BLOCK_ROWS, self.length)
         parts = []
@@ -163,7 +169,9 @@ class _Concat(_Combined):
             end = last if part.length is None else min(last, start + part.length)
             begin = max(first, start)
             if begin < end:
-                parts.append((self._joiner.rows(part, begin - start, end - begin), end - begin))
+                made = yield from self._joiner.rows(part, begin - start, end - begin)
+                parts.append((made, end - begin))
+        yield f"{self.name}: together"
         return block_of(self._schema, self._joiner.together(self._schema, parts), first, max(last - first, 0))
 
 
@@ -184,15 +192,18 @@ class _Cycle(_Combined):
             raise ConfigError(f"cycle: {generator.name} has {what}")
         self.period = generator.length
 
-    def make_block(self, k: int) -> Block:
+    def make_steps(self, k: int) -> Steps[Block]:
         first, (part,) = k * BLOCK_ROWS, self.parts
         if self.period <= BLOCK_ROWS:
+            whole = yield from part.block_steps(0)
+            yield f"{self.name}: together"
             rows = (first + np.arange(BLOCK_ROWS)) % self.period
-            columns = {name: column.take(rows) for name, column in part.block(0).columns.items()}
+            columns = {name: column.take(rows) for name, column in whole.columns.items()}
             return block_of(self._schema, columns, first, BLOCK_ROWS)
         begin = first % self.period
         many = min(BLOCK_ROWS, self.period - begin)
-        parts = [(self._joiner.rows(part, begin, many), many)]
+        parts = [((yield from self._joiner.rows(part, begin, many)), many)]
         if many < BLOCK_ROWS:
-            parts.append((self._joiner.rows(part, 0, BLOCK_ROWS - many), BLOCK_ROWS - many))
+            parts.append(((yield from self._joiner.rows(part, 0, BLOCK_ROWS - many)), BLOCK_ROWS - many))
+        yield f"{self.name}: together"
         return block_of(self._schema, self._joiner.together(self._schema, parts), first, BLOCK_ROWS)

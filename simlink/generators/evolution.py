@@ -13,6 +13,7 @@ from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.field import as_array, as_field, object_array
 from simlink.generators.generator import BLOCK_ROWS, Generator
 from simlink.generators.record import Record
+from simlink.generators.steps import Steps, at_once
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,9 +142,12 @@ class Evolving(Generator):
         return max(i for i, stage in enumerate(self.stages) if stage.block <= block)
 
     def make_block(self, k: int) -> Block:
+        return at_once(self.make_steps(k))
+
+    def make_steps(self, k: int) -> Steps[Block]:
         number = self._stage(k)
         stage = self.stages[number]
-        made = stage.record.make_block(k).columns
+        made = (yield from stage.record.make_steps(k)).columns
         columns = {name: _widened(made[own], stage.wider.get(name)) for name, own in stage.names.items()}
         return Block(self._schemas[number], columns, k * BLOCK_ROWS, BLOCK_ROWS)
 

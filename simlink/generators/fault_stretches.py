@@ -16,6 +16,7 @@ from simlink.generators.fault_fields import FieldFault
 from simlink.generators.faults import BodyFault, Fault, Layout, OrderFault
 from simlink.generators.field import BLOCK_ROWS
 from simlink.generators.source import GeneratorSource, Source
+from simlink.generators.steps import Steps
 
 if TYPE_CHECKING:
     from simlink.serializers.serializer import Serializer
@@ -24,6 +25,7 @@ __all__ = ["Altered", "Reader"]
 
 Ints = npt.NDArray[np.int64]
 _ON_TIME, _COPY, _PUT_OFF = 0, 1, 2
+_SLICE = 256
 
 
 class Altered(list[Any]):
@@ -113,6 +115,26 @@ class Reader:
         while len(self._base) > self._kept:
             self._base.popitem(last=False)
         return values
+
+    def ahead(self, block: int) -> Steps[None]:
+        """Of a generator: make what stretch ``block`` asks for that none before it did. It is kept."""
+        if not isinstance(self._source, GeneratorSource) or not self.rows(block):
+            return
+        if block not in self._base:
+            whole = yield from self._source.generator.block_steps(block)
+            values: list[Any] = []
+            for at in range(0, len(whole), _SLICE):
+                yield "faults: rows"
+                values += whole[at : at + _SLICE].rows()
+            if not block:
+                self._first = values[0]
+            self._keep_base(block, values)
+        yield "faults: layout"
+        self.layout(block)
+        yield "faults: fields"
+        self._values(block)
+        yield "faults: order"
+        self.sent(block)
 
     def _seek(self, block: int) -> list[Any]:
         first = block * BLOCK_ROWS

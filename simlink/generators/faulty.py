@@ -65,7 +65,7 @@ class FaultySource(Source):
         own = base.seed if seed is None else seed
         self.seed = seeding.check_seed(own)
         self.name = base.name
-        self.seekable = base.seekable
+        self.seekable, self.waits = base.seekable, base.waits
         self.endless = base.endless
         names = list(base.generator.schema) if isinstance(base, GeneratorSource) else None
         for fault in self.given:
@@ -174,8 +174,27 @@ class FaultySource(Source):
         return self._chunks(start, stop, size, 0, 1)
 
     def _chunks(self, start: int, stop: int | None, size: int, first: int, step: int) -> Iterator[Altered]:
+        for made in self._in_steps(start, stop, size, first, step):
+            if not isinstance(made, str):
+                yield made
+
+    def in_steps(self, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[Any]:
+        size = check_range(0, stop, size_hint)
+        return self._in_steps(0, stop, size, 0, 1)
+
+    def _in_steps(self, start: int, stop: int | None, size: int, first: int, step: int) -> Iterator[str | Altered]:
         # A block is sent in pieces of the asked size, which a Block's own source need not do: values are made already.
-        for _, values, _ in self._stretches(start, first, step):
+        stretches = self._stretches(start, first, step)
+        stretch = first
+        while True:
+            if self.seekable and not start:
+                yield from self._ahead(stretch)
+            yield f"{self.name}: faults"
+            found = next(stretches, None)
+            if found is None:
+                return
+            stretch, values, _ = found
+            stretch += step
             if stop is not None and values.start >= stop:
                 return
             low = max(0, start - values.start)
@@ -184,6 +203,17 @@ class FaultySource(Source):
                 yield values[at : min(at + size, high)]
             if stop is not None and values.start + len(values) >= stop:
                 return
+
+    def _ahead(self, stretch: int) -> Iterator[str]:
+        """The steps in which a stretch is made; the lock is not held between them."""
+        with self._lock:
+            steps = self._shared().ahead(stretch)
+        while True:
+            with self._lock:
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
 
     def total(self) -> int:
         """How many messages are sent in all. Draws the faults of every block, and where a fault depends on the values
@@ -261,16 +291,23 @@ class _Part(Source):
 
     def __init__(self, whole: FaultySource, stop: int | None, i: int, n: int) -> None:
         self.whole, self.stop, self.i, self.n = whole, stop, i, n
-        self.name, self.seed = whole.name, whole.seed
+        self.name, self.seed, self.waits = whole.name, whole.seed, whole.waits
         self.endless = whole.endless and stop is None
 
     def chunks(self, start: int = 0, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[Any]:
         size = check_range(start, stop, size_hint)
-        return self._chunks(start, stop, size)
+        return (made for made in self._in_steps(start, stop, size) if not isinstance(made, str))
 
-    def _chunks(self, start: int, stop: int | None, size: int) -> Iterator[Altered]:
+    def in_steps(self, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[Any]:
+        size = check_range(0, stop, size_hint)
+        return self._in_steps(0, stop, size)
+
+    def _in_steps(self, start: int, stop: int | None, size: int) -> Iterator[str | Altered]:
         at = 0
-        for chunk in self.whole._chunks(0, self.stop, size, self.i, self.n):
+        for chunk in self.whole._in_steps(0, self.stop, size, self.i, self.n):
+            if isinstance(chunk, str):
+                yield chunk
+                continue
             low, high = max(0, start - at), len(chunk) if stop is None else min(len(chunk), stop - at)
             if low < high:
                 yield chunk[low:high]

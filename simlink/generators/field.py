@@ -22,6 +22,7 @@ import numpy.typing as npt
 from simlink.block import Coded, Column, FieldType, Kind, Masked, Pool, Ragged, Schema, Struct
 from simlink.errors import ConfigError, did_you_mean
 from simlink.generators import seeding
+from simlink.generators.steps import Steps
 
 __all__ = ["BLOCK_ROWS", "Bound", "Constant", "Context", "Field", "Scope", "as_array", "as_field", "infer", "plain"]
 
@@ -31,10 +32,23 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A field in its place in a record."""
+    """A field in its place in a record.
+
+    Attributes:
+        type: of its values.
+        make: makes its column.
+        steps: makes the same column in steps, where that takes longer than a sender can wait between two rows.
+    """
 
     type: FieldType
     make: Callable[[Context], Column]
+    steps: Callable[[Context], Steps[Column]] | None = None
+
+    def in_steps(self, context: Context) -> Steps[Column]:
+        """As `make`; where it can be divided, in steps."""
+        if self.steps is None:
+            return self.make(context)
+        return (yield from self.steps(context))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from simlink.errors import ConfigError, StateError, did_you_mean
 from simlink.generators.evolution import Evolving
 from simlink.generators.field import BLOCK_ROWS
 from simlink.generators.generator import Generator
-from simlink.generators.source import Source, check_range
+from simlink.generators.source import Chunk, Source, check_range
 
 __all__ = ["Filtered", "where"]
 
@@ -46,6 +46,8 @@ class Filtered(Source):
     Attributes:
         generator, field, matches: as given to `where`.
     """
+
+    waits = False
 
     def __init__(self, generator: Generator, field: str, matches: Any, length: int | None = None) -> None:
         if not isinstance(generator, Generator):
@@ -91,10 +93,24 @@ class Filtered(Source):
         return self._chunks(start, stop, size)
 
     def _chunks(self, start: int, stop: int | None, size: int) -> Iterator[Block]:
-        seen, quiet = 0, 0
+        for made in self._in_steps(start, stop, size):
+            if isinstance(made, Block):
+                yield made
+
+    def in_steps(self, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[str | Chunk]:
+        size = check_range(0, stop, size_hint)
+        if self._most is not None:
+            stop = self._most if stop is None else min(stop, self._most)
+        return self._in_steps(0, stop, size)
+
+    def _in_steps(self, start: int, stop: int | None, size: int) -> Iterator[str | Block]:
+        seen, quiet, k = 0, 0, 0
         if stop is not None and start >= stop:
             return
-        for block in self.generator.blocks():
+        while self.generator.length is None or k * BLOCK_ROWS < self.generator.length:
+            block = yield from self.generator.block_steps(k)
+            k += 1
+            yield f"{self.name}: where"
             rows = np.flatnonzero(self._tests(block.columns[self.field]))
             quiet = 0 if len(rows) else quiet + 1
             if quiet == _PATIENCE:

@@ -13,6 +13,7 @@ from simlink.block import Block, Schema
 from simlink.errors import ConfigError
 from simlink.generators.field import BLOCK_ROWS
 from simlink.generators.seeding import check_seed
+from simlink.generators.steps import Steps
 
 if TYPE_CHECKING:
     import os
@@ -60,6 +61,11 @@ class Generator(ABC):
     def make_block(self, k: int) -> Block:
         """The whole block ``k``: 4,096 rows from row ``4096 * k`` on, whatever `length` says."""
 
+    def make_steps(self, k: int) -> Steps[Block]:
+        """The same as `make_block`, in steps; in a single one where a generator cannot be divided."""
+        yield f"{self.name}: block"
+        return self.make_block(k)
+
     def block(self, k: int) -> Block:
         """Block ``k``; the last one of a generator with an end may be shorter.
 
@@ -72,6 +78,18 @@ class Generator(ABC):
             # One block is kept, so that g[0], g[1], … do not make it again and again. A tuple is swapped at once: a
             # thread sees the old one or the new one.
             recent = self._recent = (k, self.make_block(k))
+        return recent[1][:rows]
+
+    def block_steps(self, k: int) -> Steps[Block]:
+        """As `block`, in steps.
+
+        Raises:
+            IndexError: there is no such block.
+        """
+        rows = self._rows_in(k)
+        recent = self._recent
+        if recent is None or recent[0] != k:
+            recent = self._recent = (k, (yield from self.make_steps(k)))
         return recent[1][:rows]
 
     def _rows_in(self, k: int) -> int:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from simlink.block import Block, Coded, Column, FieldType, Kind, Masked, Pool, Ragged, Schema, Struct
-from simlink.generators.field import object_array
+from simlink.generators.field import BLOCK_ROWS, object_array
 from simlink.generators.generator import Generator
+from simlink.generators.steps import Steps
 
 __all__ = ["Joiner", "block_of", "union"]
 
@@ -20,11 +21,15 @@ class Joiner:
     def __init__(self) -> None:
         self._pools: dict[tuple[int, ...], tuple[list[Pool], Pool]] = {}
 
-    def rows(self, generator: Generator, first: int, count: int) -> dict[str, Column]:
+    def rows(self, generator: Generator, first: int, count: int) -> Steps[dict[str, Column]]:
         """The columns of the rows ``first … first + count - 1`` of a generator, from as many blocks as that takes."""
-        blocks = list(generator.blocks(first, first + count))
+        blocks = []
+        for k in range(first // BLOCK_ROWS, (first + count - 1) // BLOCK_ROWS + 1):
+            whole = yield from generator.block_steps(k)
+            blocks.append(whole[max(0, first - k * BLOCK_ROWS) : first + count - k * BLOCK_ROWS])
         if len(blocks) == 1:
             return blocks[0].columns
+        yield f"{generator.name}: join"
         return {name: self.join([block.columns[name] for block in blocks]) for name in generator.schema}
 
     def together(self, schema: Schema, parts: Sequence[tuple[dict[str, Column], int]]) -> dict[str, Column]:

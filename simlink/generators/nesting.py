@@ -12,6 +12,7 @@ from simlink.block import Column, FieldType, Kind, Ragged, Schema, Struct
 from simlink.errors import ConfigError
 from simlink.generators.draws import scaled
 from simlink.generators.field import Bound, Context, Field, Scope, as_field
+from simlink.generators.steps import Steps, at_once
 
 __all__ = ["Nested", "bind_fields", "list_", "nested", "step_name"]
 
@@ -65,12 +66,16 @@ class Nested(Field):
         schema = Schema(scope.path.rpartition(".")[2], {n: bound[n].type for n in self.shown})
 
         def make(context: Context) -> Column:
+            return at_once(steps(context))
+
+        def steps(context: Context) -> Steps[Column]:
             inside = context.nested()
             for name, field in bound.items():
-                inside.columns[name] = field.make(inside)
+                yield f"{scope.path}.{name}"
+                inside.columns[name] = yield from field.in_steps(inside)
             return Struct({name: inside.columns[name] for name in self.shown}, context.length)
 
-        return Bound(FieldType(Kind.RECORD, fields=schema), make)
+        return Bound(FieldType(Kind.RECORD, fields=schema), make, steps)
 
 
 def list_(of: Any, min: int = 0, max: int = 3) -> Field:
@@ -102,8 +107,11 @@ class _List(Field):
         span = self.high - self.low + 1
 
         def make(context: Context) -> Column:
+            return at_once(steps(context))
+
+        def steps(context: Context) -> Steps[Column]:
             lengths = scaled(context.words(f"{scope.path}#length"), span).view(np.int64) + self.low
             offsets = np.concatenate(([0], np.cumsum(lengths)))
-            return Ragged(offsets, item.make(context.expanded(lengths)))
+            return Ragged(offsets, (yield from item.in_steps(context.expanded(lengths))))
 
-        return Bound(FieldType(Kind.LIST, item=item.type), make)
+        return Bound(FieldType(Kind.LIST, item=item.type), make, steps)

@@ -10,6 +10,7 @@ from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.field import BLOCK_ROWS, BlockContext, Bound, Context, Field, Scope, as_field
 from simlink.generators.generator import Generator
 from simlink.generators.nesting import Nested, bind_fields, step_name
+from simlink.generators.steps import Steps
 
 __all__ = ["Record", "record"]
 
@@ -69,8 +70,21 @@ class Record(Generator):
     def make_block(self, k: int) -> Block:
         context = BlockContext(self.seed, k)
         self.fill(context)
+        return self._shown_of(context, k)
+
+    def _shown_of(self, context: Context, k: int) -> Block:
         columns = {name: context.columns[name] for name in self._schema}
         return Block(self._schema, columns, k * BLOCK_ROWS, BLOCK_ROWS)
+
+    def make_steps(self, k: int) -> Steps[Block]:
+        if type(self).make_block is not Record.make_block:
+            # Somebody's own way to make a block: it has no steps.
+            return (yield from super().make_steps(k))
+        context = BlockContext(self.seed, k)
+        for name, bound in self._bound.items():
+            yield f"{self.name}.{name}"
+            context.columns[name] = yield from bound.in_steps(context)
+        return self._shown_of(context, k)
 
     def fill(self, context: Context) -> None:
         """Make all columns, also those that are not shown, in a context of this record's seed."""

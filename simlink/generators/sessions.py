@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -35,6 +34,7 @@ from simlink.generators.chains import Chain, draws_of
 from simlink.generators.draws import cumulative
 from simlink.generators.field import BLOCK_ROWS, Bound, Context, Field, Scope
 from simlink.generators.rhythm import Micros, Rhythm
+from simlink.generators.steps import Kept, Steps, at_once
 from simlink.generators.times import in_format, time_type
 
 __all__ = ["EPOCH_ROWS", "LONGEST", "Journey", "Moment", "Part", "Sessions"]
@@ -47,6 +47,7 @@ _CROWDED: Final = 0.25
 """Of an epoch, how long a session may last on average; more, and too many would be cut at the end of the next one."""
 _KEPT: Final = 3
 _GAP_BITS: Final = 14
+_PARTS: Final = 16
 
 Ints = npt.NDArray[np.int64]
 
@@ -175,12 +176,15 @@ class Sessions(Field):
             raise ConfigError(
                 f"{scope.path}: sessions follow the stream's rows: they have no place in a list or entity"
             )
-        epoch_of = lru_cache(maxsize=_KEPT)(_Epochs(self, scope.seed, scope.path).events)
+        epoch_of = Kept(_Epochs(self, scope.seed, scope.path).events, _KEPT)
         pool = Pool(self.names)
 
         def make(context: Context) -> Column:
+            return at_once(steps(context))
+
+        def steps(context: Context) -> Steps[Column]:
             number, block = divmod(context.block, EPOCH_ROWS // BLOCK_ROWS)
-            events = epoch_of(number)
+            events = yield from epoch_of.steps(number)
             first = block * BLOCK_ROWS
             what = events.what[first : first + context.length]
             session = ((number << 20) + (what >> 20) - ((what >> 40) << 21) + _MOST).view(np.uint64)
@@ -199,7 +203,7 @@ class Sessions(Field):
         kinds = {"at": Kind.INT, "session": Kind.UINT, "step": Kind.INT, "action": Kind.STR}
         kinds |= {"event": Kind.UINT, "turn": Kind.UINT}
         schema = Schema("sessions", {name: FieldType(kind) for name, kind in kinds.items()})
-        return Bound(FieldType(Kind.RECORD, fields=schema), make)
+        return Bound(FieldType(Kind.RECORD, fields=schema), make, steps)
 
 
 class _Epochs:
@@ -208,7 +212,7 @@ class _Epochs:
     def __init__(self, law: Sessions, seed: int, path: str) -> None:
         self.law, self.seed, self.path = law, seed, path
         # Made in order, an epoch's own sessions are needed twice: for itself, and for what goes on in the next one.
-        self._own = lru_cache(maxsize=_KEPT)(self._make_own)
+        self._own = Kept(self._make_own, _KEPT)
 
     def _words(self, use: str, epoch: int, count: int) -> seeding.Words:
         # The epoch before the first one counts too; see `_begins`.
@@ -217,23 +221,30 @@ class _Epochs:
     def _bound(self, epoch: int) -> int:
         return int(self.law.rhythm.times(epoch * EPOCH_ROWS, np.zeros(1))[0])
 
-    def _spread_out(self, use: str, epoch: int, count: int) -> Micros:
+    def _spread_out(self, use: str, epoch: int, count: int) -> Steps[Micros]:
         """``count`` points in time within the epoch, after the rhythm."""
+        yield f"sessions: {use}"
         offsets = seeding.to_uniform(self._words(use, epoch, count)) * EPOCH_ROWS
-        times = self.law.rhythm.times(epoch * EPOCH_ROWS, offsets)
+        parts = []
+        for first in range(0, count, BLOCK_ROWS):
+            yield "sessions: times"
+            parts.append(self.law.rhythm.times(epoch * EPOCH_ROWS, offsets[first : first + BLOCK_ROWS]))
+        yield "sessions: all times"
+        times = np.concatenate(parts) if parts else np.empty(0, np.int64)
         return np.clip(times, self._bound(epoch), self._bound(epoch + 1) - 1)
 
-    def _begins(self, epoch: int) -> Micros:
-        begins = self._spread_out("begin", epoch, self.law.count)
+    def _begins(self, epoch: int) -> Steps[Micros]:
+        begins = yield from self._spread_out("begin", epoch, self.law.count)
         if epoch == 0:
             # Those who would be there already, had there been a time before: they begin with what would be their next.
-            earlier, bound = self._walk(-1, self._spread_out("begin", -1, self.law.count)), self._bound(0)
+            earlier = yield from self._walk(-1, (yield from self._spread_out("begin", -1, self.law.count)))
+            bound = self._bound(0)
             ongoing = np.flatnonzero(earlier.at >= bound)
             _, first = np.unique(earlier.session[ongoing], return_index=True)
             begins = np.concatenate([begins, earlier.at[ongoing[first]]])
         return begins
 
-    def _walk(self, epoch: int, begins: Micros) -> _Events:
+    def _walk(self, epoch: int, begins: Micros) -> Steps[_Events]:
         """All events of the sessions with these beginnings, session by session within each step."""
         law = self.law
         draws = seeding.to_uniform(self._words("start", epoch, len(begins)))
@@ -243,40 +254,73 @@ class _Epochs:
         for step in range(LONGEST):
             if not len(at):
                 break
+            yield f"sessions: walk {step}"
             parts.append(_Events(at, rest + (step << 14) + state))
             words = self._words(f"step{step}", epoch, len(at))
-            state = (law.chain_first if step == 0 else law.chain).step(state, draws_of(words))
+            cuts = draws_of(words)
+            yield f"sessions: state {step}"
+            state = (law.chain_first if step == 0 else law.chain).step(state, cuts)
+            yield f"sessions: stay {step}"
             stays = np.flatnonzero(state < len(law.names))
             state, rest = state[stays], rest[stays]
             level = words[stays] & np.uint64((1 << _GAP_BITS) - 1)
+            yield f"sessions: pause {step}"
             pause = law.medians[state] * law.quantiles[level.view(np.int64)]
             at = at[stays] + np.maximum(np.rint(pause), 1.0).astype(np.int64)
             rest = np.where(law.turns[state], (rest & ~0x3FFF) + (step + 1 << 8), rest)
+        yield "sessions: join"
         return _joined(parts)
 
-    def _make_own(self, epoch: int) -> tuple[_Events, _Events]:
+    def _make_own(self, epoch: int) -> Steps[tuple[_Events, _Events]]:
         """Of the sessions that begin in this epoch: what happens in it, and what in the next one."""
-        events = self._walk(epoch, self._begins(epoch))
+        events = yield from self._walk(epoch, (yield from self._begins(epoch)))
+        yield "sessions: now"
         middle, end = self._bound(epoch + 1), self._bound(epoch + 2)
         now = events.at < middle
-        return events.take(now), events.take(~now & (events.at < end))
+        here = events.take(now)
+        yield "sessions: later"
+        return here, events.take(~now & (events.at < end))
 
-    def events(self, epoch: int) -> _Events:
+    def events(self, epoch: int) -> Steps[_Events]:
         """The 65,536 events of an epoch, in the order of time; ``session`` is unique among all epochs."""
-        here, later = self._own(epoch)
-        before = self._own(epoch - 1)[1] if epoch else here.take(np.empty(0, np.int64))
+        # The one before first: it is made first where they are made in order.
+        earlier = (yield from self._own.steps(epoch - 1))[1] if epoch else None
+        here, later = yield from self._own.steps(epoch)
+        before = here.take(np.empty(0, np.int64)) if earlier is None else earlier
+        yield "sessions: singles"
         missing = EPOCH_ROWS - len(here.at) - len(before.at)
         if missing < 0:
             here = _thinned(here, later, -missing)
             missing = EPOCH_ROWS - len(here.at) - len(before.at)
         names = np.arange(_MOST // 2, _MOST // 2 + missing)
-        singles = _Events(self._spread_out("single", epoch, missing), (names << 20) + self.law.single)
+        times = yield from self._spread_out("single", epoch, missing)
+        singles = _Events(times, (names << 20) + self.law.single)
+        yield "sessions: merge"
         merged = _joined([before._replace(what=before.what + _BEFORE), here, singles])
-        return merged.take(_order(merged.at))
+        order = yield from self._order(epoch, merged.at)
+        yield "sessions: in order"
+        at = merged.at[order]
+        yield "sessions: what in order"
+        return _Events(at, merged.what[order])
+
+    def _order(self, epoch: int, at: Micros) -> Steps[Ints]:
+        """How to sort the events of an epoch; of equal ones the first stays first. Part by part of the epoch's time,
+        for the whole is the longest step of all."""
+        begin, end = self._bound(epoch), self._bound(epoch + 1)
+        yield "sessions: parts"
+        part = (at - begin) // max(-((begin - end) // _PARTS), 1)
+        rows = []
+        for number in range(_PARTS):
+            yield "sessions: order"
+            mine = np.flatnonzero(part == number)
+            rows.append(mine[_order(at[mine])])
+        return np.concatenate(rows)
 
 
 def _order(at: Micros) -> Ints:
-    """How to sort them; of equal ones the first stays first."""
+    """How to sort these; of equal ones the first stays first."""
+    if not len(at):
+        return np.empty(0, np.int64)
     since = at - at.min()
     if int(since.max()) >> (63 - 17):
         return np.argsort(at, kind="stable")

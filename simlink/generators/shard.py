@@ -5,6 +5,7 @@ from __future__ import annotations
 from simlink.block import Block, Schema
 from simlink.errors import ConfigError
 from simlink.generators.generator import BLOCK_ROWS, Generator
+from simlink.generators.steps import Steps
 
 __all__ = ["Shard"]
 
@@ -31,6 +32,9 @@ class Shard(Generator):
 
     def make_block(self, k: int) -> Block:
         return self.whole.make_block(self.i + k * self.n)
+
+    def make_steps(self, k: int) -> Steps[Block]:
+        return (yield from self.whole.make_steps(self.i + k * self.n))
 
     def with_seed(self, seed: int | None) -> Shard:
         other = Shard(self.whole.with_seed(seed), self.i, self.n)

@@ -37,6 +37,8 @@ class Source(ABC):
         length: how many values there are, or None where that is not known, or where there is no end.
         endless: whether it surely has no end. How long a file or an iterator is may be unknown, but it has one.
         seekable: whether `chunks` may be called again, and from any row, without reading what comes before.
+        waits: whether asking for the next rows may mean to wait for somebody. A run asks such a source for no more than
+            the chunk after the one that it is sending; of another one it has some thousand rows ready.
     """
 
     name: str = "values"
@@ -44,6 +46,7 @@ class Source(ABC):
     length: int | None = None
     endless: bool = False
     seekable: bool = False
+    waits: bool = True
 
     @abstractmethod
     def chunks(self, start: int = 0, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[Chunk]:
@@ -54,6 +57,15 @@ class Source(ABC):
             ConfigError: a negative row, or a hint below 1.
             StateError: the rows were read before and cannot be read again.
         """
+
+    def in_steps(self, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[str | Chunk]:
+        """The rows from 0 on as `chunks` gives them, with the name of each step of the work before it is done: for a
+        reader with a deadline. Where the work can be divided, chunks may be longer than the hint.
+
+        Raises:
+            As `chunks`.
+        """
+        return _named(f"{self.name}: rows", self.chunks(0, stop, size_hint))
 
     def arrivals_of(self, speed: float = 1.0) -> Arrivals | None:
         """The recorded schedule of a replay, ``speed`` times as fast; None where there is none.
@@ -80,6 +92,15 @@ class Source(ABC):
         raise ConfigError(f"{self.name}: only a generator can be cut to a length")
 
 
+def _named(step: str, chunks: Iterator[Chunk]) -> Iterator[str | Chunk]:
+    while True:
+        yield step
+        chunk = next(chunks, None)
+        if chunk is None:
+            return
+        yield chunk
+
+
 def check_range(start: int, stop: int | None, size_hint: int) -> int:
     """The rows of a chunk.
 
@@ -95,6 +116,7 @@ class GeneratorSource(Source):
     """A generator, block by block."""
 
     seekable = True
+    waits = False
 
     def __init__(self, generator: Generator) -> None:
         self.generator = generator
@@ -115,6 +137,19 @@ class GeneratorSource(Source):
                 for first in range(0, len(block), size):
                     yield block[first : first + size]
 
+    def in_steps(self, stop: int | None = None, size_hint: int = BLOCK_ROWS) -> Iterator[str | Chunk]:
+        check_range(0, stop, size_hint)
+        return self._in_steps(stop)
+
+    def _in_steps(self, stop: int | None) -> Iterator[str | Chunk]:
+        length = self.generator.length
+        end = length if stop is None else stop if length is None else min(stop, length)
+        k = 0
+        while end is None or k * BLOCK_ROWS < end:
+            block = yield from self.generator.block_steps(k)
+            k += 1
+            yield block if end is None else block[: end - (k - 1) * BLOCK_ROWS]
+
     def shard(self, i: int, n: int) -> Source:
         return GeneratorSource(self.generator.shard(i, n))
 
@@ -126,6 +161,7 @@ class SequenceSource(Source):
     """A list, a tuple, or anything else with a length and slices."""
 
     seekable = True
+    waits = False
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.values = values

@@ -15,10 +15,11 @@ from simlink.channels.window import Entry, Totals
 from simlink.errors import SendTimeout
 from simlink.ledger.latency import Latencies
 from simlink.message import Batch, Key, Same
-from simlink.running.feed import Chunk, Feed
+from simlink.running.feed import Chunk, Encoder, Feed
 from simlink.running.pacing import LAG_BOUND, Due, Pacer, Seconds, held
 from simlink.running.progress import Meter, Progress, Show
 from simlink.running.report import Report
+from simlink.running.ring import Ring
 from simlink.running.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -93,15 +94,15 @@ class Engine:
         self._show = show
         self._clock = clock
         self._arrivals = arrivals
-        self._feed = Feed(
-            source,
-            channel.serializer,
-            key,
-            stop=count,
-            rows=4096 if arrivals is None else _chunk_rows(arrivals, self.total),
-            reading=self._mark_reading,
-        )
+        encoder = Encoder(channel.serializer, key)
         self._stop = threading.Event()
+        self._feed: Feed | Ring
+        if arrivals is None:
+            self._feed = Feed(source, encoder, stop=count, reading=self._mark_reading)
+        else:
+            rate, self._load = _pace_of(arrivals, self.total)
+            reading = self._mark_reading
+            self._feed = Ring(source, encoder, stop=count, rows=self._load, rate=rate, reading=reading, clock=clock)
         self._blocking = False
         self._started: float | None = None
         self._first_due: float | None = None
@@ -150,14 +151,14 @@ class Engine:
         """
         try:
             try:
-                self._feed.prepare()
+                self._feed.begin()
                 self._connect()
                 self.before_start()
                 self._started = self._last_sent = self._clock()
-                if self._pacer is None:
-                    self._send_unpaced()
-                else:
-                    self._send_paced(self._pacer)
+                if isinstance(self._feed, Feed):
+                    self._send_unpaced(self._feed)
+                elif self._pacer is not None:
+                    self._send_paced(self._pacer, self._feed)
             except _Stop:
                 pass
             if drain():
@@ -193,10 +194,10 @@ class Engine:
             self._blocking = False
         self._rows = min(_BATCH_ROWS, sender.window.max_messages)
 
-    def _send_unpaced(self) -> None:
+    def _send_unpaced(self, feed: Feed) -> None:
         assert self._started is not None
         until = float("inf") if self._duration is None else self._started + self._duration
-        while not self._stop.is_set() and (chunk := self._feed.pop()) is not None:
+        while not self._stop.is_set() and (chunk := feed.pop()) is not None:
             at = 0
             while at < len(chunk.bodies):
                 now = self._clock()
@@ -206,38 +207,48 @@ class Engine:
                 self._hand_over(chunk, at, count, now, None)
                 at += count
 
-    def _send_paced(self, pacer: Pacer) -> None:
+    def _send_paced(self, pacer: Pacer, ring: Ring) -> None:
         start = self._clock()
         epoch = time.time() - start
         pacer.begin(start, 0.0 if self._since is None else time.time() - self._since)
         self._started = start
         end = float("inf") if self._duration is None else start + self._duration
         released = start
-        while not self._stop.is_set() and (chunk := self._feed.pop()) is not None:
-            base = pacer.position
-            inside = pacer.load(len(chunk.bodies))
+        while not self._stop.is_set():
+            ring.prepare()
+            if not ring.check():
+                break
+            asked = min(ring.rows, max(self._load, ring.hurry))
+            inside = pacer.load(asked)
             while pacer.left and not self._stop.is_set():
                 now = self._clock()
                 if now > end + _GRACE:
                     self._behind = pacer.behind(self.total)
                     return
+                if now < released + _TICK and pacer.caught_up(released):
+                    # From release to release, and not of sleep: that would make whoever is late late again. Even where
+                    # a hand-over takes longer than the next row has to wait.
+                    self._rest(max(pacer.next_due(), released + _TICK), ring)
+                    continue
                 if self._drop and not self._room():
-                    pacer.release(now, 0)
+                    ring.skip(pacer.release(now, 0)[0])
                     continue
                 # What fits goes out, and does not wait for what does not. Read without the sender's lock: a hint.
                 room = self.channel.sender.window.room()
                 skipped, count = pacer.release(now, min(self._rows, max(room, 1)))
+                ring.skip(skipped)
                 if count:
                     released = now
                     first = pacer.position - count
-                    self._hand_over(chunk, first - base, count, pacer.due_of(first, count), epoch)
+                    for chunk in ring.take(count):
+                        self._hand_over(chunk, 0, len(chunk), pacer.due_of(first, len(chunk)), epoch)
+                        first += len(chunk)
                 elif not skipped:
-                    # From release to release, and not of sleep: that would make whoever is late late again.
-                    self._rest(max(pacer.next_due(), released + _TICK))
-            if inside < len(chunk.bodies):
+                    self._rest(max(pacer.next_due(), released + _TICK), ring)
+            if inside < asked:
                 break
         if self._duration is not None and not self._stop.is_set():
-            self._rest(end)
+            self._rest(end, None)
 
     def _room(self) -> bool:
         """For "drop": whether the channel takes a message now; waits a moment where it does not."""
@@ -319,14 +330,21 @@ class Engine:
         fits = max(1, _BATCH_BYTES * count // max(nbytes, 1))
         self._rows = min(_BATCH_ROWS, fits, self.channel.sender.window.max_messages)
 
-    def _rest(self, until: float) -> None:
-        """Wait, and use the time: make the next chunk, read confirmations, tell of progress."""
+    def _rest(self, until: float, ring: Ring | None) -> None:
+        """Wait, and use the time: make what is sent later, read confirmations, tell of progress."""
+        fresh = True
+        if ring is not None:
+            ring.relax()
         while not self._stop.is_set():
             left = until - self._clock()
             if left <= 0:
                 return
-            if not self._feed.prepared:
-                self._feed.prepare()
+            if ring is not None and ring.worth(left, fresh=fresh):
+                ring.step()
+                fresh = False
+                if self._out:
+                    self.channel.sender.pump(0.0)
+                self._housekeeping(self._clock())
                 continue
             if self._out:
                 # Clients wait in whole milliseconds; the last two are slept exactly.
@@ -467,8 +485,12 @@ class Engine:
         )
 
 
-def _chunk_rows(arrivals: Due, total: int | None) -> int:
-    """About 20 ms worth of rows, 64 … 4,096: at a low rate making them must not delay those that are due."""
+def _pace_of(arrivals: Due, total: int | None) -> tuple[float, int]:
+    """Rows a second at the start (0 where there is no telling), and how many of them to look up at a time: about 20 ms
+    worth, 64 … 4,096."""
     due = arrivals.due(0, 1024 if total is None else min(1024, total))
     span = float(due[-1]) if len(due) else 0.0
-    return 4096 if span <= 0 else int(min(4096.0, max(64.0, 0.02 * len(due) / span)))
+    if span <= 0:
+        return 0.0, 4096
+    rate = len(due) / span
+    return rate, int(min(4096.0, max(64.0, 0.02 * rate)))

@@ -1,4 +1,4 @@
-"""From a source to encoded chunks, one ahead of what is being sent."""
+"""From a source to encoded chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from simlink.generators.source import Source
     from simlink.serializers.serializer import Serializer
 
-__all__ = ["Chunk", "Feed"]
+__all__ = ["Chunk", "Encoder", "Feed"]
 
 
 @dataclass(slots=True)
@@ -27,9 +27,46 @@ class Chunk:
     bodies: list[bytes]
     keys: Sequence[bytes | None]
 
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+    def part(self, start: int, stop: int) -> Chunk:
+        """Some of them."""
+        return Chunk(self.first + start, self.bodies[start:stop], self.keys[start:stop])
+
+
+class Encoder:
+    """Rows → bodies and keys.
+
+    Args:
+        key: the name of the field that is the key, a function of the value, or None.
+    """
+
+    def __init__(self, serializer: Serializer, key: str | Callable[[Any], Key | None] | None) -> None:
+        self._serializer = serializer
+        self._key = key
+
+    def __call__(self, values: Block | list[Any], first: int) -> tuple[Chunk | None, Exception | None]:
+        """The encoded rows, or those before the one that cannot be encoded and why; ``first`` is their row index."""
+        try:
+            return self._encode(values, first), None
+        except EncodeError as error:
+            row = error.row or 0
+            failure = EncodeError(f"record {first + row} cannot be sent: {error}", row=first + row)
+            failure.__cause__ = error
+            return (self._encode(values[:row], first) if row else None), failure
+        except Exception as error:
+            # A key function, or a field that is not there.
+            return None, error
+
+    def _encode(self, values: Block | list[Any], first: int) -> Chunk:
+        keys = Same(None, len(values)) if self._key is None else key_column(values, self._key)
+        bodies = values.encode(self._serializer) if isinstance(values, Altered) else self._serializer.dumps_many(values)
+        return Chunk(first, bodies, keys)
+
 
 class Feed:
-    """Encoded chunks of a source, made when they are asked for, or ahead of it by `prepare`.
+    """Encoded chunks of a source, one after another, for a run without a pace.
 
     A record that cannot be encoded, and an error of the source itself, are raised once everything before them has been
     handed out.
@@ -42,30 +79,26 @@ class Feed:
     def __init__(
         self,
         source: Source,
-        serializer: Serializer,
-        key: str | Callable[[Any], Key | None] | None,
+        encoder: Encoder,
         *,
         stop: int | None,
-        rows: int,
+        rows: int = 4096,
         reading: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._values: Iterator[Block | list[Any]] = source.chunks(0, stop, rows)
-        self._serializer = serializer
-        self._key = key
+        self._encoder = encoder
         self._reading = reading
         self._next: Chunk | None = None
         self._row = 0
         self._failure: Exception | None = None
-        self.ended = False
+        self._ended = False
 
-    @property
-    def prepared(self) -> bool:
-        """Whether the next chunk, or the end, is there already."""
-        return self._next is not None or self.ended or self._failure is not None
+    def begin(self) -> None:
+        """Before the run begins: make what it sends first."""
+        self._prepare()
 
-    def prepare(self) -> None:
-        """Make the next chunk, if it is not there."""
-        while not self.prepared:
+    def _prepare(self) -> None:
+        while not (self._next is not None or self._ended or self._failure is not None):
             self._make()
 
     def pop(self) -> Chunk | None:
@@ -75,7 +108,7 @@ class Feed:
             EncodeError: its first record cannot be encoded; ``row`` is its index in the source.
             Exception: whatever the source raised.
         """
-        self.prepare()
+        self._prepare()
         if self._next is None and self._failure is not None:
             raise self._failure
         chunk, self._next = self._next, None
@@ -91,23 +124,8 @@ class Feed:
         finally:
             self._reading(False)
         if values is None:
-            self.ended = True
+            self._ended = True
             return
         first = values.start if isinstance(values, Block | Altered) else self._row
-        try:
-            self._next = self._encode(values, first)
-        except EncodeError as error:
-            row = error.row
-            self._failure = EncodeError(f"record {first + (row or 0)} cannot be sent: {error}", row=first + (row or 0))
-            self._failure.__cause__ = error
-            if row:
-                self._next = self._encode(values[:row], first)
-        except Exception as error:
-            # A key function, or a field that is not there.
-            self._failure = error
+        self._next, self._failure = self._encoder(values, first)
         self._row = first + len(values)
-
-    def _encode(self, values: Block | list[Any], first: int) -> Chunk:
-        keys = Same(None, len(values)) if self._key is None else key_column(values, self._key)
-        bodies = values.encode(self._serializer) if isinstance(values, Altered) else self._serializer.dumps_many(values)
-        return Chunk(first, bodies, keys)

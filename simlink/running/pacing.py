@@ -113,6 +113,15 @@ class Pacer:
         """When the next loaded row is due."""
         return self.start + self._shift + float(self._due[self.position - self._first])
 
+    def caught_up(self, then: float) -> bool:
+        """Whether nothing is left of the loaded rows that were due then; a wait in the past then excuses no lag in the
+        future."""
+        if self.next_due() <= then:
+            return False
+        self._excused = 0.0
+        self._catching_up = False
+        return True
+
     def release(self, now: float, limit: int) -> tuple[int, int]:
         """The rows that go out now, at most ``limit``: moves the position behind them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import json
 import signal
 import subprocess
@@ -320,6 +321,26 @@ def test_receive_verifies_what_workers_send(tmp_path):
     )
     assert url == found["url"]
     assert found["latency_ms"]["p50"] <= found["latency_ms"]["p99"]
+
+
+def test_workers_send_faults_and_what_is_past_as_one_would(tmp_path):
+    """Six blocks of a schedule that began a minute ago, in two processes, each of them with its part of the faults."""
+    count, wrong = 24_000, "drop(0.01),duplicate(0.01),truncate(0.001)"
+    since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=60)).isoformat()
+    checked = ("--verify", "numbers", "--seed", 3, "--faults", wrong, "--count", count, "--json")
+    with Command("receive", "tcp://127.0.0.1:0/numbers", *checked) as receiver:
+        sent = run_simlink(
+            *("send", "numbers", "--to", receiver.ready(), "--seed", 3, "--faults", wrong, "--count", count),
+            *("--rate", 400, "--since", since, "--workers", 2, "--json"),
+        ).report
+        found = receiver.done().report
+    assert (sent["sent"], sent["confirmed"], sent["unsettled"], sent["workers"]) == (count, count, 0, 2)
+    # 400 a second for at least 60 seconds: everything was past when the workers began.
+    assert sent["backfilled"] == count
+    assert sent["valid"]
+    names = ("received", "unique", "lost", "duplicated", "corrupt")
+    assert tuple(found[name] for name in names) == (count, count, 0, 0, 0)
+    assert all(found["injected"][name] > 0 for name in ("drop", "duplicate", "truncate"))
 
 
 def test_receive_writes_records_as_they_came(tmp_path):

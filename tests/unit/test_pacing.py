@@ -178,3 +178,15 @@ def test_a_schedule_that_begins_later_is_waited_for():
     p.load(2)
     assert (p.release(104.9, 9), p.next_due()) == ((0, 0), 105.0)
     assert (p.release(105.0, 9), p.backfilled) == ((0, 1), 0)
+
+
+def test_who_has_sent_what_was_due_has_caught_up():
+    p = pacer(0.0, 1.0, 2.0)
+    p.waited(1.5)
+    p.release(101.0, 1)
+    lag = np.array([1.9])
+    assert not p.caught_up(101.0)
+    assert p.own(lag).round(9).tolist() == [0.4]
+    p.release(101.0, 1)
+    assert p.caught_up(101.0)
+    assert p.own(lag).tolist() == [1.9]

@@ -72,3 +72,11 @@ def test_what_falls_due_within_half_a_millisecond_goes_out_together(monkeypatch)
     assert times == pytest.approx([n * 0.000_5 for n in range(len(times))])
     assert lag.count == 100
     assert lag.maximum <= 0.000_51 + 1e-9
+
+
+def test_a_hand_over_longer_than_the_gap_does_not_make_releases_smaller(monkeypatch):
+    # 50 µs between two rows, and 0.1 ms to hand some over: ten go out at a time, and not two or three.
+    times, lag = released(monkeypatch, rate=20_000, count=100, takes=0.000_1)
+
+    assert times == pytest.approx([n * 0.000_5 for n in range(len(times))])
+    assert lag.maximum <= 0.000_6 + 1e-9

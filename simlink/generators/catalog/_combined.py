@@ -16,6 +16,7 @@ from simlink.generators.generator import Generator
 from simlink.generators.preview import Preview
 from simlink.generators.record import Record
 from simlink.generators.sessions import Part
+from simlink.generators.steps import Steps, at_once
 from simlink.generators.texts import codepoints, to_texts
 
 __all__ = ["CombinedLog", "LogTime"]
@@ -93,7 +94,11 @@ class CombinedLog(Generator):
         return self._schema
 
     def make_block(self, k: int) -> Lines:
-        block = self.requests.make_block(k)
+        return at_once(self.make_steps(k))
+
+    def make_steps(self, k: int) -> Steps[Lines]:
+        block = yield from self.requests.make_steps(k)
+        yield f"{self.name}: text"
         return Lines(self._schema, self._write(block), block)
 
     def with_seed(self, seed: int | None) -> Self:
