@@ -99,8 +99,11 @@ class RealWorld(World):
         return time.monotonic()
 
     def watch(self, name: str, descriptors: Sequence[tuple[int, int]]) -> None:
-        new = tuple(descriptors)
         old = self._watched.get(name, ())
+        if descriptors is old:
+            # The same object, so the same connection: its number is nobody else's.
+            return
+        new = tuple(descriptors)
         if new == old and all(self._owners.get(fd) == name for fd, _ in new):
             return
         for fd, _ in old:
