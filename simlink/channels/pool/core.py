@@ -91,7 +91,7 @@ class PoolSender(Told):
         self._next_due = -math.inf
         self._view: tuple[Member, ...] | None = None
         self._last_round: float | None = None
-        self._idle = 0.25
+        self._idle = 0.5
         self._trouble: Exception | None = None
         self._retry_trouble = -math.inf
         self._closed = False
@@ -297,13 +297,14 @@ class PoolSender(Told):
             self._report(slot, outcomes)
         self._hear(slot, now, bool(outcomes))
         descriptors = end.waits_for()
-        interval = min(end.rest(), slot.pause)
+        due = now + min(end.rest(), slot.pause)
         if descriptors is None:
-            interval = min(interval, _POLLED if slot.flights.open else interval)
+            due = min(due, now + _POLLED) if slot.flights.open else due
         else:
             self.world.watch(slot.name, descriptors)
-        slot.due = now + interval
-        self._next_due = min(self._next_due, slot.due)
+        slot.due = due
+        if due < self._next_due:
+            self._next_due = due
 
     def _hear(self, slot: Slot, now: float, answered: bool) -> None:
         pulse = slot.end.pulse

@@ -441,7 +441,7 @@ class TcpSender(LinkSender):
 
     @property
     def idle_interval(self) -> float:
-        return min(0.25, self._beat / 3)
+        return min(0.5 if self._pooled else 0.25, self._beat / 3)
 
     # --- in a pool ----------------------------------------------------------------------------------------------
 
