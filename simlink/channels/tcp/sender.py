@@ -15,6 +15,7 @@ from simlink.channels.driver import Outcome
 from simlink.channels.link import proof
 from simlink.channels.link.sender import SenderLink
 from simlink.channels.link.sending import LinkSender
+from simlink.channels.peeking import Peeker
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.settings import resolve, shown
 from simlink.channels.wire.codec import FrameReader, encode
@@ -45,11 +46,6 @@ _GATHER = 0.0002
 """Seconds after a write in which small submits gather for the next one."""
 _GATHER_MESSAGES = 500
 _GATHER_BYTES = 64 * 1024
-_PEEK = 0.0003
-"""Seconds that a caller who waits for one message looks for its acceptance before it sleeps."""
-_MAX_MISSED = 8
-"""2 to the power of this many waits are slept through at once, at most, when looking was in vain."""
-_SPARE = (os.cpu_count() or 1) > 1
 _NEWS = (Accept, Settle, Returned, Subscribed)  # a tuple is asked twice as fast as a union
 _EARLY, _LATE = 0.7, 1.25
 """One of many, which is called when its peer's beat comes, says its own then if the last is so many beats ago; by itself
@@ -91,8 +87,7 @@ class TcpSender(LinkSender):
         self._heard = 0.0
         self._beat = driver.settings.heartbeat
         self._closed = False
-        self._missed = 0
-        self._naps = 0
+        self._peeker = Peeker()
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
@@ -338,24 +333,11 @@ class TcpSender(LinkSender):
                     self._wake_out.recv(4096)
 
     def _peek(self, timeout: float) -> list[tuple[int, int]]:
-        """Look for the answer without sleeping, where that was worth it lately: falling asleep and being woken takes
-        about as long as the peer takes to accept a message. What is ready; nothing where it is better to sleep."""
+        """Look for the answer to one message without sleeping: what is ready, or nothing."""
         link = self._link
-        if link.next - link.accepted != 1 or self._out or not _SPARE:
+        if link.next - link.accepted != 1 or self._out:
             return []
-        if self._naps:
-            self._naps -= 1
-            return []
-        poll, until = self._poll.poll, time.monotonic() + min(timeout, _PEEK)
-        # Each look lets go of the interpreter lock, so other threads lose nothing but the processor.
-        while not (ready := poll(0)):
-            if time.monotonic() >= until:
-                # The peer is slow, or has no processor to run on but this one.
-                self._missed = min(self._missed + 1, _MAX_MISSED)
-                self._naps = 2**self._missed
-                return []
-        self._missed = max(self._missed - 1, 0)
-        return ready
+        return self._peeker(self._poll.poll, timeout)
 
     def _receive(self) -> bool:
         """Read what is there into the reader; False when the peer has closed or the connection is broken."""
