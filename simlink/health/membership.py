@@ -174,9 +174,7 @@ class Membership:
         """A beat of ``name`` came; the arguments are those of `FailureDetector.heartbeat`."""
         endpoint = self._endpoints.get(name)
         if endpoint is not None and endpoint.detector.heartbeat(now, seq, sent_at):
-            # Most that are heard are up, and their timer rings later than it is set: it is armed anew when it rings.
-            if endpoint.state is not State.UP or endpoint.detector.deadline(Level.SUSPECT) < endpoint.due:
-                self._lives(endpoint, now)
+            self._lives(endpoint, now)
 
     def traffic(self, name: str, now: float) -> None:
         """Anything else came from ``name``: a confirmation, a settlement, credit."""

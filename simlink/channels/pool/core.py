@@ -314,8 +314,7 @@ class PoolSender(Told):
         else:
             self.world.watch(slot.name, descriptors)
         slot.due = due
-        if due < self._next_due:
-            self._next_due = due
+        self._next_due = min(self._next_due, due)
 
     def _hear(self, slot: Slot, now: float, answered: bool) -> None:
         pulse = slot.end.pulse

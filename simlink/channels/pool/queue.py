@@ -22,7 +22,7 @@ log = logging.getLogger("simlink")
 
 CHUNK = 1024
 """Messages that go to one endpoint at once. A pick costs the same for one as for many, and a small chunk costs frames;
-a large one makes the balance coarse, so that is for endpoints that soon have done with it: see `QueuePool._chunk`."""
+a large one makes the balance coarse, so that is for endpoints that have done with it soon: see `_chunk`."""
 _LARGE = 4096
 _LARGE_BYTES = 512 * 1024
 """The longest chunk; as long as a link's frame is, or it would be cut again."""

@@ -48,8 +48,8 @@ _GATHER_MESSAGES = 500
 _GATHER_BYTES = 64 * 1024
 _NEWS = (Accept, Settle, Returned, Subscribed)  # a tuple is asked twice as fast as a union
 _EARLY, _LATE = 0.7, 1.25
-"""One of many, which is called when its peer's beat comes, says its own then if the last is so many beats ago; by itself
-it does when so many have gone by."""
+"""One of many, which is called when its peer's beat comes, says its own then if the last is so many beats ago; by
+itself it does when so many have gone by."""
 _BEAT = encode(Heartbeat())
 """What a receiver says who has nothing to say."""
 _SHORT = 4096
