@@ -29,8 +29,8 @@ _LARGE_BYTES = 512 * 1024
 _SOON = 0.1
 """Seconds that an endpoint may take to settle a chunk that is larger than `CHUNK`."""
 _MEASURED = 0.05
-"""Seconds, at least, over which it is measured how fast endpoints settle; the mean with what was measured before counts,
-since settlements come in lumps."""
+"""Seconds, at least, over which it is measured how fast endpoints settle; the mean with what was measured before
+counts, since settlements come in lumps."""
 
 _TRIAL = 16
 """Messages that an endpoint on trial gets."""
