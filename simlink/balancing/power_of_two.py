@@ -42,10 +42,10 @@ class PowerOfTwoChoices(Balancer):
         ready = self._ready
         load = ready[first]
         other = ready[second]
-        if load.penalty or other.penalty:
-            if burden(other) < burden(load):
-                load = other
-        elif other.in_flight < load.in_flight:
+        if other.in_flight < load.in_flight:
+            load, other = other, load
+        # Has the other failed of late, it is only the worse for it: its books need no second look.
+        if load.penalty and burden(other) < burden(load):
             load = other
         load.in_flight += count
         load.picks += count

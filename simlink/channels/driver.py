@@ -325,8 +325,8 @@ class SenderDriver(ABC):
     """The sending end. It never retries and never resends on its own account.
 
     Attributes:
-        in_haste: a caller waits for what was submitted last. `outcomes` may then look for the answer for a fraction of
-            a millisecond before it sleeps. Set by the portable end.
+        in_haste: a caller waits for the one message that is not confirmed yet. `outcomes` may then look for the answer
+            for a fraction of a millisecond before it sleeps. Set by the portable end.
     """
 
     in_haste: bool = False

@@ -82,6 +82,8 @@ class Hands:
         self.counts = dict.fromkeys((*_ADVERB.values(), "stale", "revoked"), 0)
         self.closed = False
         self.last_flush = 0.0
+        self.busy = threading.Event()
+        """Something is held, or was a moment ago: whoever flushes now and then need not while it is not set."""
         self._settle = settle
         self._forget = forget
         self.dead = dead
@@ -93,7 +95,15 @@ class Hands:
         held = Held(incoming, self._on_settle)
         with self.lock:
             self._open[id(held)] = held
+            if not self.busy.is_set():
+                self.busy.set()
         return held
+
+    def rest(self) -> None:
+        """Note that there is nothing to do, if there is nothing."""
+        with self.lock:
+            if not self._open and not self._dirty:
+                self.busy.clear()
 
     @property
     def in_hand(self) -> int:

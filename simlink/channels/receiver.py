@@ -183,6 +183,7 @@ class Receiver:
             return
         self._driver.wake()
         self._stop.set()
+        self._hands.busy.set()
         if self._tender is not None and self._tender is not threading.current_thread():
             self._tender.join(timeout)
         with self._io:
@@ -533,7 +534,13 @@ class Receiver:
     # --- the thread ---------------------------------------------------------------------------------------------
 
     def _tend(self) -> None:
-        while not self._stop.wait(_TICK):
+        # A driver with a thread of its own has nothing to do here while nothing is held, and then this thread sleeps.
+        alone = type(self._driver).tend is ReceiverDriver.tend
+        while not self._stop.is_set():  # asked after `rest`, which may undo what close() set to wake this thread
+            if alone:
+                self._hands.busy.wait()
+            if self._stop.wait(_TICK):
+                return
             try:
                 with self._hands.lock:
                     if self._settle_timeout is not None:
@@ -542,6 +549,8 @@ class Receiver:
                         unseen = {id(held) for held in self._queue}
                         self._hands.take_back(time.monotonic() - self._settle_timeout, unseen)
                     self._hands.flush()
+                    if alone:
+                        self._hands.rest()
                 if self._io.acquire(blocking=False):
                     try:
                         if not self.closed and not self._down:

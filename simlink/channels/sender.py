@@ -133,7 +133,7 @@ class Sender:
             # Only with a backstop, which looks after the link should this wait be interrupted.
             waited = wait and self._backstop is not None and entry.pending > 0
             if waited:
-                self.driver.in_haste = True
+                self.driver.in_haste = window.unconfirmed == 1
                 try:
                     self._pump(min(_SLICE, max(0.0, deadline - self._clock())))
                 finally:

@@ -252,7 +252,7 @@ class SimWorld(World):
     def watch(self, name: str, descriptors: Sequence[tuple[int, int]]) -> None:
         return
 
-    def wait(self, timeout: float) -> set[str]:
+    def wait(self, timeout: float, haste: bool = False) -> set[str]:
         ready, self._ready = self._ready, set()
         return ready
 

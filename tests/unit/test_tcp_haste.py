@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from simlink.channels import peeking as module
 from simlink.channels.driver import Mode
 from simlink.channels.tcp import TcpDriver
-from simlink.channels.tcp import sender as module
 from simlink.channels.url import parse_url
 from simlink.message import Batch
 
@@ -26,8 +26,8 @@ class Poll:
 
 @pytest.fixture
 def sender(monkeypatch):
-    monkeypatch.setattr(module, "_SPARE", True)
-    monkeypatch.setattr(module, "_PEEK", 0.0)
+    monkeypatch.setattr(module, "SPARE", True)
+    monkeypatch.setattr(module, "PEEK", 0.0)
     end = TcpDriver(parse_url("tcp://127.0.0.1:1/orders"), mode=Mode.QUEUE).sender()
     end._link.submit(Batch([b"a"]), 0)
     yield end
@@ -45,10 +45,10 @@ def looks(sender, rounds):
 
 
 def test_what_is_there_is_found(sender, monkeypatch):
-    monkeypatch.setattr(module, "_PEEK", 60.0)
+    monkeypatch.setattr(module, "PEEK", 60.0)
     sender._poll = Poll(after=3)
     assert sender._peek(60.0) == [(7, 1)]
-    assert (sender._poll.looks, sender._naps) == (3, 0)
+    assert (sender._poll.looks, sender._peeker.naps) == (3, 0)
 
 
 def test_looking_in_vain_makes_it_sleep_ever_more_often(sender):
@@ -56,17 +56,17 @@ def test_looking_in_vain_makes_it_sleep_ever_more_often(sender):
     assert looks(sender, 16) == [1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
     for _ in range(5_000):
         sender._peek(1.0)
-    assert sender._naps <= 2**module._MAX_MISSED
+    assert sender._peeker.naps <= 2**module.MAX_MISSED
 
 
 def test_an_answer_in_time_makes_it_trust_again(sender):
     sender._poll = Poll()
     looks(sender, 9)
-    assert sender._missed == 3
-    sender._naps = 0
+    assert sender._peeker.missed == 3
+    sender._peeker.naps = 0
     sender._poll = Poll(after=1)
     assert sender._peek(1.0) == [(7, 1)]
-    assert sender._missed == 2
+    assert sender._peeker.missed == 2
 
 
 @pytest.mark.parametrize("why", ["more than one", "nothing", "one processor", "something unwritten"])
@@ -76,7 +76,7 @@ def test_otherwise_it_sleeps(sender, monkeypatch, why):
     elif why == "nothing":
         sender._link.accepted = 1
     elif why == "one processor":
-        monkeypatch.setattr(module, "_SPARE", False)
+        monkeypatch.setattr(module, "SPARE", False)
     else:
         sender._out = b"rest"
     sender._poll = Poll(after=1)

@@ -91,7 +91,7 @@ class PoolSender(Told):
         self._next_due = -math.inf
         self._view: tuple[Member, ...] | None = None
         self._last_round: float | None = None
-        self._idle = 0.25
+        self._idle = 0.5
         self._trouble: Exception | None = None
         self._retry_trouble = -math.inf
         self._closed = False
@@ -246,7 +246,11 @@ class PoolSender(Told):
         if self._closed:
             done, self._done = self._done, []
             return done
-        self._round(0.0)
+        if self.in_haste and self._touched and timeout > 0:
+            # Somebody waits for what was handed over last: it is written, and its answer is what comes next.
+            self._serve_touched(self.world.now())
+        else:
+            self._round(0.0)
         if not self._done and timeout > 0:
             self._round(timeout)
         done, self._done = self._done, []
@@ -258,7 +262,7 @@ class PoolSender(Told):
         if self._last_round is not None:
             self._late(begun, begun - self._last_round - self.idle_interval)
         wait = max(0.0, min(timeout, self._next_due - begun)) if timeout > 0 else 0.0
-        ready = world.wait(wait)
+        ready = world.wait(wait, self.in_haste)
         now = world.now()
         self._late(now, now - begun - wait)
         for name, error in world.opened():
@@ -277,6 +281,13 @@ class PoolSender(Told):
         self._after(now)
         self._dispatch()
         self._last_round = world.now()
+
+    def _serve_touched(self, now: float) -> None:
+        touched, self._touched = self._touched, set()
+        for name in touched:
+            slot = self.slots.get(name)
+            if slot is not None and slot.connected:
+                self._serve(slot, now)
 
     def _late(self, now: float, late: float) -> None:
         if late > 0:
@@ -297,13 +308,13 @@ class PoolSender(Told):
             self._report(slot, outcomes)
         self._hear(slot, now, bool(outcomes))
         descriptors = end.waits_for()
-        interval = min(end.rest(), slot.pause)
+        due = now + min(end.rest(), slot.pause)
         if descriptors is None:
-            interval = min(interval, _POLLED if slot.flights.open else interval)
+            due = min(due, now + _POLLED) if slot.flights.open else due
         else:
             self.world.watch(slot.name, descriptors)
-        slot.due = now + interval
-        self._next_due = min(self._next_due, slot.due)
+        slot.due = due
+        self._next_due = min(self._next_due, due)
 
     def _hear(self, slot: Slot, now: float, answered: bool) -> None:
         pulse = slot.end.pulse

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from simlink.channels.peeking import Peeker
+
 if TYPE_CHECKING:
     from simlink.channels.driver import SenderDriver
 
@@ -42,8 +44,9 @@ class World(ABC):
         """From now on `wait` waits for these of an endpoint's (descriptor, poll events), in place of those before."""
 
     @abstractmethod
-    def wait(self, timeout: float) -> set[str]:
-        """The endpoints that have something; waits up to ``timeout`` seconds for the first, or until `wake`."""
+    def wait(self, timeout: float, haste: bool = False) -> set[str]:
+        """The endpoints that have something; waits up to ``timeout`` seconds for the first, or until `wake`. In haste
+        it may look for a fraction of a millisecond before it sleeps."""
 
     @abstractmethod
     def wake(self, name: str | None = None) -> None:
@@ -81,6 +84,7 @@ class RealWorld(World):
         self.random = random.Random()
         self._url = url
         self._poll = select.poll()
+        self._peeker = Peeker()
         self._owners: dict[int, str] = {}
         self._watched: dict[str, tuple[tuple[int, int], ...]] = {}
         self._out, self._in = socket.socketpair()
@@ -99,8 +103,11 @@ class RealWorld(World):
         return time.monotonic()
 
     def watch(self, name: str, descriptors: Sequence[tuple[int, int]]) -> None:
-        new = tuple(descriptors)
         old = self._watched.get(name, ())
+        if descriptors is old:
+            # The same object, so the same connection: its number is nobody else's.
+            return
+        new = tuple(descriptors)
         if new == old and all(self._owners.get(fd) == name for fd, _ in new):
             return
         for fd, _ in old:
@@ -117,11 +124,12 @@ class RealWorld(World):
         else:
             self._watched.pop(name, None)
 
-    def wait(self, timeout: float) -> set[str]:
+    def wait(self, timeout: float, haste: bool = False) -> set[str]:
         if self._woken or self._opened:
             timeout = 0.0
         ready = set()
-        for fd, _ in self._poll.poll(max(timeout, 0.0) * 1000):
+        peeked = self._peeker(self._poll.poll, timeout) if haste and timeout > 0 else []
+        for fd, _ in peeked or self._poll.poll(max(timeout, 0.0) * 1000):
             name = self._owners.get(fd)
             if name is not None:
                 ready.add(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import selectors
 import socket
 import threading
@@ -48,6 +49,11 @@ log = logging.getLogger("simlink")
 
 _QUIET = 0.001
 """Seconds that settlements gather before they are told."""
+_TOGETHER = 7 / 8
+"""When the thread looks for what is due, who waits for a beat gets it after this part of the time between two, so that
+one look serves many. It looks four times in that time at most."""
+_CLOSING = 0.05
+"""Seconds between two looks at connections that are being closed."""
 _LINGER_AT_STOP = 0.2
 """Seconds that peers have to close their half when all was said; what was said reaches them even if they do not."""
 _WAKE = object()
@@ -88,6 +94,7 @@ class Listener:
         self._unread: Unread[Connection] = Unread(settings.unread_bytes, settings.frame_timeout)
         self._armed = False
         self._stopping_at: float | None = None
+        self._due = 0.0  # when the thread looks for what is due
         # Sockets, not a pipe: writing to a closed one fails, where a file number may belong to somebody else by then.
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
@@ -222,11 +229,10 @@ class Listener:
             self._close_all()
 
     def _loop(self) -> None:
-        next_tick = 0.0
         pumped = 0.0
         while True:
             now = time.monotonic()
-            wait = max(0.0, next_tick - now)
+            wait = max(0.0, self._due - now)
             if now - pumped < _QUIET:
                 wait = min(wait, _QUIET)
             else:
@@ -258,10 +264,12 @@ class Listener:
                         due = now - pumped >= _QUIET
                         self._tell(destination, settlements=due)
                         pumped = now if due else pumped
-                        if destination.holding_back and next_tick > now + PAUSE:
-                            next_tick = now + destination.tick()
-            if now >= next_tick:
-                next_tick = now + self._tick(now)
+                        if destination.holding_back and self._due > now + PAUSE:
+                            self._due = now + destination.tick()
+            if now >= self._due:
+                self._due = math.inf  # what is done on the way may be due again before the rest is
+                wait = self._tick(now)
+                self._due = min(self._due, now + wait)
             if self._stopping_at is not None and self._stopped(now):
                 return
 
@@ -307,23 +315,27 @@ class Listener:
         if connection.distrust is not None:
             self._distrust(connection, now)
             return
-        if (connection.secure and connection.unsent) or self._unread.waits(connection):
+        waits = self._unread.waits(connection)
+        if waits:
+            self._due = min(self._due, now + self.settings.frame_timeout / 16, now + 0.25)
+        if (connection.secure and connection.unsent) or waits:
             self._watch(connection)  # an answer of the handshake, or it is not to be read
         destination, link = connection.destination, connection.link
         if destination is not None and link is not None and link.connected and not destination.heard(link):
             self._refuse(connection, Code.TIMEOUT, STALE, now, retryable=True)
             return
-        count = 0
+        count, news = 0, False
         try:
             while connection.closing_at is None and (frame := connection.reader.next_frame()) is not None:
                 count += 1
+                news = news or type(frame) is not Heartbeat
                 self._take(connection, frame, now)
         except FrameError as error:
             self.counts["garbage"] += not error.retryable
             log.warning("%s: cut off %s: %s", self.address, connection.peer, error)
             self._refuse(connection, error.code, str(error), now, retryable=error.retryable)
         connection.noted(now, count)
-        if connection.destination is not None:
+        if news and connection.destination is not None:
             dirty.add(connection.destination)
         if not open_ and connection in self._connections:
             self._close(connection)
@@ -392,6 +404,7 @@ class Listener:
         connection.link, connection.destination = link, destination
         connection.reader.max_frame_bytes = self.settings.max_frame_bytes
         connection.beat = max(0.01, min(self.settings.heartbeat, hello.heartbeat_ms / 1000))
+        self._due = min(self._due, now + connection.beat)
         destination.pump()
         welcome = link.welcome(
             heartbeat_ms=round(self.settings.heartbeat * 1000), max_frame_bytes=self.settings.max_frame_bytes
@@ -480,6 +493,7 @@ class Listener:
         self._forget(connection)
         self._unread.leave(connection)
         connection.say_goodbye(code, message, now, retryable=retryable)
+        self._due = min(self._due, now + _CLOSING)
         self._watch(connection)
 
     def _distrust(self, connection: Connection, now: float) -> None:
@@ -506,7 +520,10 @@ class Listener:
     def _tick(self, now: float) -> float:
         """Deadlines and heartbeats; seconds until the next look."""
         settings = self.settings
-        wait = min(settings.heartbeat, settings.dead, settings.hello_timeout, settings.frame_timeout) / 4
+        wait = min(settings.dead, settings.hello_timeout, settings.frame_timeout) / 4
+        beats = pause = math.inf
+        if self._unread:
+            wait = min(wait, settings.frame_timeout / 16, 0.25)
         for connection in self._unread.laggards(now):
             self.counts["timed_out"] += 1
             message = "a frame came too slowly while others waited for the room it took"
@@ -517,7 +534,7 @@ class Listener:
                 if connection.destination is not None and connection.link is not None:
                     connection.destination.heard(connection.link)
             if connection.closing_at is not None:
-                wait = min(wait, 0.05)
+                wait = min(wait, _CLOSING)
                 if now >= connection.closing_at:
                     self._close(connection)
             elif connection.link is None:
@@ -534,9 +551,11 @@ class Listener:
                 log.warning("%s: %s was silent for %g s", self.address, connection.peer, settings.dead)
                 self._refuse(connection, Code.TIMEOUT, f"silent for {settings.dead:g} s", now, retryable=True)
             else:
-                wait = min(wait, connection.beat / 2)
-                if now - connection.sent >= connection.beat:
+                if now - connection.sent >= connection.beat * _TOGETHER:
                     self._send(connection, Heartbeat(), now)
+                wait = min(wait, connection.heard + settings.dead - now)
+                beats, pause = min(beats, connection.sent + connection.beat - now), min(pause, connection.beat / 4)
+        wait = min(wait, max(beats, pause))
         for destination, _, _ in list(self._destinations.values()):
             wait = min(wait, destination.tick())
             if destination.holding_back:
@@ -552,6 +571,7 @@ class Listener:
             if not connection.out:
                 connection.closing_at = min(connection.closing_at or now, now + _LINGER_AT_STOP)
         assert self._stopping_at is not None
+        self._due = min(self._due, now + _CLOSING)
         return now >= self._stopping_at or not self._connections
 
     def _close_all(self) -> None:

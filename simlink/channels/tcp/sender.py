@@ -15,6 +15,7 @@ from simlink.channels.driver import Outcome
 from simlink.channels.link import proof
 from simlink.channels.link.sender import SenderLink
 from simlink.channels.link.sending import LinkSender
+from simlink.channels.peeking import Peeker
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.settings import resolve, shown
 from simlink.channels.wire.codec import FrameReader, encode
@@ -45,12 +46,14 @@ _GATHER = 0.0002
 """Seconds after a write in which small submits gather for the next one."""
 _GATHER_MESSAGES = 500
 _GATHER_BYTES = 64 * 1024
-_PEEK = 0.0003
-"""Seconds that a caller who waits for one message looks for its acceptance before it sleeps."""
-_MAX_MISSED = 8
-"""2 to the power of this many waits are slept through at once, at most, when looking was in vain."""
-_SPARE = (os.cpu_count() or 1) > 1
 _NEWS = (Accept, Settle, Returned, Subscribed)  # a tuple is asked twice as fast as a union
+_EARLY, _LATE = 0.7, 1.25
+"""One of many, which is called when its peer's beat comes, says its own then if the last is so many beats ago; by
+itself it does when so many have gone by."""
+_BEAT = encode(Heartbeat())
+"""What a receiver says who has nothing to say."""
+_SHORT = 4096
+"""Bytes that are read at once where little is expected."""
 _LAST_WORDS = 1.0
 """Seconds that a closing sender listens for what it has not heard yet."""
 
@@ -70,6 +73,8 @@ class TcpSender(LinkSender):
             max_frame_bytes=driver.settings.max_frame_bytes,
         )
         self._sock: socket.socket | SecureSocket | None = None
+        self._plain: socket.socket | None = None  # the same, where it is no secure one
+        self._reads: tuple[tuple[int, int], ...] = ()
         self._endpoint: str | None = None
         self._reader = FrameReader(driver.settings.max_frame_bytes)
         self._poll = select.poll()
@@ -82,8 +87,7 @@ class TcpSender(LinkSender):
         self._heard = 0.0
         self._beat = driver.settings.heartbeat
         self._closed = False
-        self._missed = 0
-        self._naps = 0
+        self._peeker = Peeker()
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
@@ -93,7 +97,7 @@ class TcpSender(LinkSender):
         self._bad_frames = 0
         self._signs = 0
         self._beats = 0
-        self._early = 1.0
+        self._pooled = False
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
@@ -136,6 +140,8 @@ class TcpSender(LinkSender):
                 sock.close()
                 raise
             self._sock = channel
+            self._plain = channel if isinstance(channel, socket.socket) else None
+            self._reads = ((sock.fileno(), select.POLLIN),)
             self._poll.register(sock, select.POLLIN)
             self._watching_writes = False
             return
@@ -211,7 +217,8 @@ class TcpSender(LinkSender):
         if self._sock is not None:
             self._poll.unregister(self._sock)
             self._sock.close()
-            self._sock = None
+            self._sock = self._plain = None
+            self._reads = ()
 
     def _lost(self, what: str, *, retryable: bool = True, cause: Exception | None = None) -> None:
         self._drop()
@@ -298,10 +305,12 @@ class TcpSender(LinkSender):
             if self._out or self._link.waiting or self._link.telling is not None:
                 self._flush()
             self._tend()
-        done, self._done = self._done, []
-        if not done and not self._closed:
+        if self._done:
+            done, self._done = self._done, []
+            return done
+        if self._sock is None and not self._closed:
             self._raise_lost()
-        return done
+        return ()
 
     def _wait(self, timeout: float) -> None:
         """Until the socket has something, takes something, `wake` is called, or a heartbeat is due."""
@@ -324,24 +333,11 @@ class TcpSender(LinkSender):
                     self._wake_out.recv(4096)
 
     def _peek(self, timeout: float) -> list[tuple[int, int]]:
-        """Look for the answer without sleeping, where that was worth it lately: falling asleep and being woken takes
-        about as long as the peer takes to accept a message. What is ready; nothing where it is better to sleep."""
+        """Look for the answer to one message without sleeping: what is ready, or nothing."""
         link = self._link
-        if link.next - link.accepted != 1 or self._out or not _SPARE:
+        if link.next - link.accepted != 1 or self._out:
             return []
-        if self._naps:
-            self._naps -= 1
-            return []
-        poll, until = self._poll.poll, time.monotonic() + min(timeout, _PEEK)
-        # Each look lets go of the interpreter lock, so other threads lose nothing but the processor.
-        while not (ready := poll(0)):
-            if time.monotonic() >= until:
-                # The peer is slow, or has no processor to run on but this one.
-                self._missed = min(self._missed + 1, _MAX_MISSED)
-                self._naps = 2**self._missed
-                return []
-        self._missed = max(self._missed - 1, 0)
-        return ready
+        return self._peeker(self._poll.poll, timeout)
 
     def _receive(self) -> bool:
         """Read what is there into the reader; False when the peer has closed or the connection is broken."""
@@ -364,7 +360,24 @@ class TcpSender(LinkSender):
         return False
 
     def _read(self) -> None:
-        open_ = self._receive()
+        if self._plain is not None and not self._reader.pending:
+            # As a rule little comes, and as often as not it is a beat: that needs neither the buffer nor a frame.
+            try:
+                data = self._plain.recv(_SHORT)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._lost("closed the connection", cause=error)
+                return
+            self._heard = time.monotonic()
+            if data == _BEAT:
+                self._signs += 1
+                self._beats += 1
+                return
+            self._reader.feed(data)
+            open_ = self._receive() if len(data) == _SHORT else bool(data)
+        else:
+            open_ = self._receive()
         try:
             while (frame := self._reader.next_frame()) is not None:
                 self._take(frame)
@@ -398,8 +411,8 @@ class TcpSender(LinkSender):
         if self._sock is None:
             return
         now = time.monotonic()
-        if now - self._wrote >= self._beat * self._early:
-            self._tell(self._link.heartbeat())
+        if now - self._wrote >= (self._beat * _EARLY if self._pooled else self._beat) and not self._out:
+            self._put(encode(self._link.heartbeat()))
         # What had come was read just before, so this is not our own pause.
         if now - self._heard > self._settings.dead:
             self._lost(f"was silent for {self._settings.dead:g} s")
@@ -410,21 +423,21 @@ class TcpSender(LinkSender):
 
     @property
     def idle_interval(self) -> float:
-        return min(0.25, self._beat / 3)
+        return min(0.5 if self._pooled else 0.25, self._beat / 3)
 
     # --- in a pool ----------------------------------------------------------------------------------------------
 
     def waits_for(self) -> Sequence[tuple[int, int]]:
-        if self._sock is None:
-            return ()
-        return ((self._sock.fileno(), select.POLLIN | (select.POLLOUT if self._out else 0)),)
+        if not self._out or self._sock is None:
+            return self._reads
+        return ((self._sock.fileno(), select.POLLIN | select.POLLOUT),)
 
     def rest(self) -> float:
-        return max(self._wrote + self._beat - time.monotonic(), 0.005)
+        # Called when the peer's beat comes, it answers with its own, so that once is enough for both; see `_tend`.
+        return max(self._wrote + self._beat * _LATE - time.monotonic(), 0.005)
 
     def lease(self, seconds: float) -> None:
-        # One of many: it is called when the peer's beat comes, and says its own then, so that once is enough for both.
-        self._early = 0.7
+        self._pooled = True
         super().lease(seconds)
 
     # --- the end ------------------------------------------------------------------------------------------------

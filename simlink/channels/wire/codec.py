@@ -32,6 +32,7 @@ from simlink.channels.wire.frames import (
     Welcome,
 )
 from simlink.channels.wire.lone import BATCH_TAG, read_lone
+from simlink.channels.wire.terse import TERSE_TAGS, read_terse, write_terse
 
 __all__ = ["MAX_FRAME_BYTES", "VERSION", "FrameReader", "decode", "encode", "read_frames"]
 
@@ -59,6 +60,9 @@ def encode(frame: Frame) -> bytes:
     Raises:
         ValueError: a cell of its batch cannot be written.
     """
+    terse = write_terse(frame)
+    if terse is not None:
+        return HEAD.pack(len(terse) + 1, VERSION) + terse
     out = pb.Frame()
     _WRITERS[type(frame)](frame, out)
     try:
@@ -215,8 +219,12 @@ def decode(payload: bytes | memoryview) -> Frame | None:
     Raises:
         FrameError: they are not a frame.
     """
-    if payload[:1] == BATCH_TAG and type(payload) is bytes and (lone := read_lone(payload)) is not None:
-        return lone
+    tag = payload[:1]
+    if tag == BATCH_TAG:
+        if type(payload) is bytes and (lone := read_lone(payload)) is not None:
+            return lone
+    elif tag in TERSE_TAGS and tag and type(payload) is bytes and (terse := read_terse(payload)) is not None:
+        return terse
     wire = pb.Frame()
     try:
         wire.ParseFromString(payload)  # type: ignore[arg-type]  # the runtime takes any buffer
