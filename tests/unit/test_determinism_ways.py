@@ -1,4 +1,4 @@
-"""The same bytes, as JSON and as Protobuf, whichever way they are asked for: batches, slices, shards, workers, processes.
+"""The same bytes, as JSON and as Protobuf, whichever way they are asked for: by batches, slices, shards, processes.
 
 `tests.support.digests` has the entries and what their bodies are; other interpreters and CPUs are in
 test_determinism_elsewhere.
