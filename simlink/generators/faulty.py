@@ -97,6 +97,11 @@ class FaultySource(Source):
         """Of the records, where the source knows it."""
         return getattr(self.base, "schema", None) or getattr(getattr(self.base, "generator", None), "schema", None)
 
+    @property
+    def message_schema(self) -> Schema | None:
+        """Of all records, where their schema evolves."""
+        return getattr(getattr(self.base, "generator", None), "message_schema", None)
+
     def __or__(self, fault: Fault) -> FaultySource:
         return apply(self, fault)
 
