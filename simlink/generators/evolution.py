@@ -60,8 +60,9 @@ def evolve(
     widen: Mapping[str, type] | None = None,
 ) -> Evolving:
     """The same records, with another schema from block ``at`` (row ``4096 * at``) on: as when a producer is released
-    anew while others read. Protobuf writes all of them as one message (`Evolving.message_schema`). What is not named does not change, and neither does any value but for its name or type. It
-    can be evolved again, and any block can be made alone.
+    anew while others read. What is not named does not change, and neither does any value but for its name or type. It
+    can be evolved again, and any block can be made alone. Protobuf writes all of them as one message
+    (`Evolving.message_schema`).
 
     Args:
         generator: from `record`, of the catalog, or from here.

@@ -28,8 +28,8 @@ _CATEGORIES = {
 }
 
 _UNREAD = (
-    "this Python does not show how it reads a regular expression, as CPython does (re._parser): give texts another way, "
-    "as fields.text('??-####') or fields.choice([…])"
+    "this Python does not show how it reads a regular expression, as CPython does (re._parser): give texts another "
+    "way, as fields.text('??-####') or fields.choice([…])"
 )
 _STRANGE = {
     "ASSERT": "a look-ahead or look-behind",

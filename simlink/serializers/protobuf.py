@@ -35,8 +35,9 @@ class Protobuf(Serializer):
 
     With a **record** (a generator, or its Schema) a message class is derived from the fields: ``dumps`` takes a record,
     all its fields present and of the declared types, and ``loads`` returns a record equal to it. `proto_text` writes
-    the same message for other languages. Of a record that evolves (`simlink.evolve`) the message has the fields of all its
-    blocks; those that a record does not have are None in what ``loads`` returns. `simlink.serializers.protobuf_schema` has the table of how fields are written.
+    the same message for other languages. Of a record that evolves (`simlink.evolve`) the message has the fields of all
+    its blocks; those that a record does not have are None in what ``loads`` returns.
+    `simlink.serializers.protobuf_schema` has the table of how fields are written.
 
     Args:
         message: a message class, a generator (anything with a ``schema``), or a Schema.

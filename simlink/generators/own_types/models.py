@@ -17,7 +17,8 @@ def members(model: Any, path: str, overrides: Overrides) -> list[tuple[str, Any,
     model is let pass where at least one of its fields is the user's, who has then looked at it.
 
     Raises:
-        ConfigError: a validator or a ``model_post_init`` that nobody looked at, a model without names, an alias that is a path.
+        ConfigError: a validator or a ``model_post_init`` that nobody looked at, a model without names, an alias that is
+            a path.
     """
     import pydantic
 
