@@ -177,3 +177,17 @@ def test_a_field_does_not_know_which_others_there_are(chosen, seed, random):
     assert many.select(*shuffled)[4000:4200] == few[4000:4200]
     full = many[4000:4200]
     assert [{name: row[name] for name in shuffled} for row in full] == few[4000:4200]
+
+
+@pytest.mark.parametrize(
+    ("where", "workers", "said"),
+    [
+        ("memory://x", 0, "workers is a number from 1 up, not 0"),
+        ("memory://x", True, "workers is a number from 1 up, not True"),
+        ("memory://x", 2, "stays in one process: it cannot have workers"),
+        (None, 2, "workers open the channel themselves: give its URL"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(where, workers, said):
+    with simlink.queue("memory://workers") as channel, pytest.raises(simlink.ConfigError, match=said):
+        simlink.run(numbers(), where or channel, count=1, workers=workers, progress=False)
