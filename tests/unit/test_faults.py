@@ -227,6 +227,20 @@ def faults_times(text):
     return micros_of(text)
 
 
+@pytest.mark.parametrize("per", [None, "device"])
+def test_a_clock_passes_over_a_time_that_is_none_any_more(per):
+    fault = (
+        faults.clock_skew(1.0, 60, "timestamp")
+        if per is None
+        else faults.clock_skew(per=per, by=60.0, field="timestamp")
+    )
+    source = readings(5_000) | faults.wrong_type(0.1, "timestamp") | fault
+    marks = by_fault(source)
+    struck = {label.row for label in marks["wrong_type"]}
+    assert struck | {label.row for label in marks["clock_skew"]} == set(range(5_000))
+    assert not struck & {label.row for label in marks["clock_skew"]}
+
+
 def test_every_device_has_a_clock_of_its_own():
     source = readings(5_000) | faults.clock_skew(per="device", by=120.0, field="timestamp")
     plain = readings()[:5_000]
