@@ -74,10 +74,15 @@ class FieldType:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The ordered fields of a record, and its name."""
+    """The ordered fields of a record, and its name.
+
+    Attributes:
+        absent: those that some of the records do not have at all, as where a schema evolves.
+    """
 
     name: str
     fields: Mapping[str, FieldType] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.fields)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from simlink.cli.output import say
-from simlink.cli.spec import load_spec
+from simlink.cli.spec import load_spec, with_faults
 
 
 @click.command(help="Write records of SPEC to a file.")
@@ -25,14 +25,25 @@ from simlink.cli.spec import load_spec
 )
 @click.option("--seed", type=click.IntRange(min=0), help="What to draw them from; a random one by default, printed.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that make them.")
-def command(spec: str, count: int, out: str, kind: str | None, seed: int | None, workers: int) -> None:
+@click.option("--faults", metavar="EXPR", help="Faults on purpose, as 'drop(0.001), late(0.01, by=30)'.")
+@click.option("--labels", metavar="FILE", help="Where to say what these did to which record, as lines of JSON.")
+def command(
+    spec: str,
+    count: int,
+    out: str,
+    kind: str | None,
+    seed: int | None,
+    workers: int,
+    faults: str | None,
+    labels: str | None,
+) -> None:
     """Write them, block by block."""
     from simlink.generators.files import write_records
     from simlink.generators.source import as_source
 
-    source = as_source(load_spec(spec, seed))
+    source = as_source(with_faults(load_spec(spec, seed), faults))
     with _progress() as progress:
-        rows = write_records(source, out, count, kind, workers, progress)
+        rows = write_records(source, out, count, kind, workers, progress, labels)
     say(f"{rows:,} records of {source.name}{'' if source.seed is None else f', seed {source.seed}'} → {out}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from simlink.message import Batch
 
 if TYPE_CHECKING:
     from simlink.channels.receiver import Receiver
+    from simlink.generators.invariant import Invariant
     from simlink.ledger import Ledger
     from simlink.verification import Verifier
 
@@ -34,6 +35,7 @@ _BATCH = 4096
 @click.option("--idle", type=float, metavar="S", help="End after so many quiet seconds.")
 @click.option("--verify", "spec", metavar="SPEC", help="Compare with these records, made again.")
 @click.option("--seed", type=click.IntRange(min=0), help="What those were drawn from.")
+@click.option("--invariants", is_flag=True, help="Check what holds over all those records together, too.")
 @click.option("--faults", metavar="EXPR", help="The faults they were sent with.")
 @click.option("--out", metavar="FILE|-", help="Append each record as a line of NDJSON, before it is acknowledged.")
 @click.option("--dead-letter", metavar="URL", help="Where messages go that cannot be read.")
@@ -50,6 +52,7 @@ def command(
     idle: float | None,
     spec: str | None,
     seed: int | None,
+    invariants: bool,
     faults: str | None,
     out: str | None,
     dead_letter: str | None,
@@ -71,6 +74,8 @@ def command(
         raise ConfigError("--seed goes with --verify SPEC")
     if faults is not None and spec is None:
         raise ConfigError("--faults goes with --verify SPEC")
+    if invariants and spec is None:
+        raise ConfigError("--invariants goes with --verify SPEC")
     source = None if spec is None else with_faults(load_spec(spec, seed), faults)
     reader = serializer_for(serializer, source)
     opened = (channels.topic if topic else channels.queue)(url, serializer=reader)
@@ -81,7 +86,8 @@ def command(
         receiver = opened.receiver(
             subscription, start=start, idle=idle, dead_letter=dead_letter, max_attempts=max_attempts
         )
-        verifier = None if source is None else Verifier(receiver, source, count=count)
+        held = _invariants(source) if invariants else ()
+        verifier = None if source is None else Verifier(receiver, source, count=count, invariants=held)
 
         def stop(_number: int) -> None:
             nonlocal stopped
@@ -107,6 +113,19 @@ def command(
     if stopped:
         return 130
     return 0 if report["ok"] else 1
+
+
+def _invariants(source: Any) -> Sequence[Invariant]:
+    """Those of a generator that has some."""
+    from simlink.generators.faulty import FaultySource
+    from simlink.generators.generator import Generator
+
+    if isinstance(source, FaultySource):
+        raise ConfigError("--invariants do not hold where --faults break them on purpose: leave one of them out")
+    found = source.invariants() if isinstance(source, Generator) else ()
+    if not found:
+        raise ConfigError(f"--invariants: {getattr(source, 'name', 'SPEC')} has none; of the catalog, orders has")
+    return found
 
 
 def _batches(receiver: Receiver, verifier: Verifier | None, count: int | None) -> Iterator[Batch]:
@@ -213,6 +232,7 @@ def _text(report: dict[str, Any]) -> str:
     if report.get("missing"):
         lines.append(f"lost rows {', '.join(map(str, report['missing']))}{' …' if report['lost'] > 10 else ''}")
     lines += report.get("differences", [])
+    lines += report.get("violations", [])
     return "\n".join(lines)
 
 

@@ -61,7 +61,8 @@ def evolve(
 ) -> Evolving:
     """The same records, with another schema from block ``at`` (row ``4096 * at``) on: as when a producer is released
     anew while others read. What is not named does not change, and neither does any value but for its name or type. It
-    can be evolved again, and any block can be made alone.
+    can be evolved again, and any block can be made alone. Protobuf writes all of them as one message
+    (`Evolving.message_schema`).
 
     Args:
         generator: from `record`, of the catalog, or from here.
@@ -133,6 +134,28 @@ class Evolving(Generator):
     def schema(self) -> Schema:
         """The last one; `schema_at` has those before."""
         return self._schemas[-1]
+
+    @property
+    def message_schema(self) -> Schema:
+        """One schema for the records of all blocks, as a Protobuf message needs it: every name in the order in which it
+        came, those that some blocks do not have optional, and numbers that are widened as they end up.
+
+        Raises:
+            ConfigError: a field is a number in some blocks and text in others.
+        """
+        kinds: dict[str, FieldType] = {}
+        for stage, schema in zip(self.stages, self._schemas, strict=True):
+            for name, kind in schema.fields.items():
+                known = kinds.get(name, kind)
+                if known.kind is not kind.kind and {known.kind, kind.kind} > {Kind.STR}:
+                    raise ConfigError(
+                        f"{self.name}: {name!r} is {known.kind.value} before block {stage.block} and {kind.kind.value} "
+                        "from there on: no message holds both; widen it to float, or send JSON"
+                    )
+                kinds[name] = replace(kind, optional=known.optional or kind.optional)
+        absent = frozenset(name for name in kinds if not all(name in schema.fields for schema in self._schemas))
+        fields = {name: replace(kind, optional=kind.optional or name in absent) for name, kind in kinds.items()}
+        return Schema(self.name, fields, absent)
 
     def schema_at(self, block: int) -> Schema:
         """The schema of this block."""

@@ -60,7 +60,10 @@ class _Reader:
         try:
             tree = ast.parse(self.text, mode="eval")
         except SyntaxError as error:
-            raise self._wrong(error.msg, (error.offset or 1) - 1) from error
+            if not error.offset:  # the parser's word for the end of the text
+                what = "something is missing at the end" if self.text else "it is empty"
+                raise self._wrong(what, len(self.text)) from error
+            raise self._wrong(error.msg, error.offset - 1) from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise self._wrong(str(error) or "nested too deeply", 0) from error
         return self._value(tree.body, 0)

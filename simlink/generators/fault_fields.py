@@ -108,6 +108,14 @@ class _ClockSkew(FieldFault):
     def change(self, context: Context, old: Any) -> Any:
         return _NOTHING if old is None else later(old, self.by)
 
+    def _edited(self, context: Context, block: int, at: int, value: Any) -> Iterator[Change]:
+        if not self._struck(context, block, at, get_at(value, self.parts, self.name)):
+            yield from super()._edited(context, block, at, value)
+
+    def _struck(self, context: Context, block: int, at: int, old: Any) -> bool:
+        """Whether `wrong_type` has made something of the time that is no time any more."""
+        return isinstance(old, list) and old != get_at(context.base(block)[at], self.parts, self.name)
+
     def edit(self, context: Context, block: int, values: list[Any], layout: Layout) -> Iterator[Change]:
         if self.per is None:
             yield from super().edit(context, block, values, layout)
@@ -120,7 +128,7 @@ class _ClockSkew(FieldFault):
         share = seeding.to_uniform(seeding.hash_words(self._drawn_from, f"{self._path}.by", np.asarray(who, np.uint64)))
         for at in np.flatnonzero(struck & layout.alive).tolist():
             old = get_at(values[at], self.parts, self.name)
-            if old is not None:
+            if old is not None and not self._struck(context, block, at, old):
                 seconds = round((2.0 * float(share[at]) - 1.0) * self.by, 3)
                 detail = {"field": self.field, "was": old, "by": seconds}
                 yield at, put_at(values[at], self.parts, later(old, seconds)), detail

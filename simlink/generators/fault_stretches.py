@@ -34,12 +34,14 @@ class Altered(list[Any]):
     Attributes:
         start: the place of the first one in what is sent.
         damage: place in the list → what damages the body, and with which random bits.
+        done: (place in the list, fault) → what the damage was, of lines that were written to a file.
     """
 
     def __init__(self, values: Sequence[Any], start: int, damage: dict[int, list[tuple[BodyFault, int]]]) -> None:
         super().__init__(values)
         self.start = start
         self.damage = damage
+        self.done: dict[tuple[int, str], list[dict[str, int]]] = {}
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, slice):

@@ -12,9 +12,10 @@ around block k of the source comes from that block and the few before it from wh
 from __future__ import annotations
 
 import bisect
+import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +96,11 @@ class FaultySource(Source):
     def schema(self) -> Schema | None:
         """Of the records, where the source knows it."""
         return getattr(self.base, "schema", None) or getattr(getattr(self.base, "generator", None), "schema", None)
+
+    @property
+    def message_schema(self) -> Schema | None:
+        """Of all records, where their schema evolves."""
+        return getattr(getattr(self.base, "generator", None), "message_schema", None)
 
     def __or__(self, fault: Fault) -> FaultySource:
         return apply(self, fault)
@@ -276,6 +282,39 @@ class FaultySource(Source):
         for label in self._labels(start, count):
             sums[label.fault] += 1
         return dict(sums)
+
+    def write(
+        self,
+        file: str | os.PathLike[str],
+        n: int | None = None,
+        *,
+        format: str | None = None,
+        labels: str | os.PathLike[str] | None = None,
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> int:
+        """Write the first ``n`` messages (all, where there is an end) to a file, as `Generator.write`; how many.
+
+        `corrupt` and `truncate` damage the lines of NDJSON and CSV. A damaged line stays one line: a byte that would
+        end it becomes 0x0B.
+
+        Args:
+            file: a path; what is there is replaced. ``"-"`` is standard output (not for Parquet).
+            n: how many; None for all.
+            format: as of `Generator.write`.
+            progress: as of `Generator.write`.
+            labels: a file for what was done, a line of JSON a label: ``row``, ``place`` (the line's number, from 0,
+                without the header), ``fault`` and ``detail``; of a damaged line also which byte ``was`` what and is
+                ``now``, or how many were ``kept``.
+
+        Raises:
+            ConfigError: as `Generator.write`; damage and wrong types for Parquet or Arrow.
+            EncodeError: values that the columns of Parquet or Arrow cannot hold.
+        """
+        from simlink.generators.files import write_records
+
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
+            raise ConfigError(f"expected a number of records from 0 up, not {n!r}")
+        return write_records(self, file, n, format, 1, progress, labels)
 
     def take(self, n: int) -> Source:
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:

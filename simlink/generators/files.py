@@ -7,13 +7,13 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from simlink.block import Block
-from simlink.errors import ConfigError, MissingExtra, did_you_mean
+from simlink.errors import ConfigError, EncodeError, MissingExtra, did_you_mean
 from simlink.generators.crew import SHORTEST, Crew
 from simlink.generators.stretches import place_in
 
@@ -36,15 +36,18 @@ def write_records(
     kind: str | None,
     workers: int,
     progress: Progress | None,
+    labels: str | os.PathLike[str] | None = None,
 ) -> int:
     """The first ``count`` records of a source (all for None, where there is an end) into a file; how many they were.
-    ``"-"`` is standard output. See `Generator.write`.
+    ``"-"`` is standard output. See `Generator.write`, and `FaultySource.write` for ``labels``.
 
     Raises:
         ConfigError: an unknown format, one that needs a file for standard output, a source that cannot be divided
-            among workers or has no end, a file that cannot be written.
+            among workers or has no end, a file that cannot be written, faults that the format has no place for, labels
+            of a source without faults.
         MissingExtra: pyarrow is not installed.
     """
+    from simlink.generators.faulty import FaultySource
     from simlink.generators.source import GeneratorSource
 
     kind = kind or _SUFFIXES.get(Path(out).suffix.lower(), "ndjson")
@@ -56,7 +59,13 @@ def write_records(
         raise ConfigError(f"workers: expected a number from 1 up, not {workers!r}")
     if workers > 1 and not isinstance(source, GeneratorSource):
         raise ConfigError(f"workers: only a generator can be divided among workers, not {source.name}")
-    if count is None and isinstance(source, GeneratorSource) and source.length is None:
+    if isinstance(source, FaultySource):
+        from simlink.generators.file_faults import refuse_what_has_no_place
+
+        refuse_what_has_no_place(source, kind)
+    elif labels is not None:
+        raise ConfigError(f"labels: nothing was done to {source.name}: give faults")
+    if count is None and source.endless:
         raise ConfigError(f"{source.name} has no end: say how many records")
     total = source.length if count is None else count if source.length is None else min(count, source.length)
     chunks = source.chunks(0, count)
@@ -66,7 +75,13 @@ def write_records(
         first = source.generator.make_block(0)[:0] if isinstance(source, GeneratorSource) else []
     encode, open_writer = _format(kind, _names(first))
     rows = 0
-    with _file(out) as file, open_writer(file) as write:
+    with ExitStack() as stack:
+        if labels is not None and isinstance(source, FaultySource):
+            from simlink.generators.file_faults import labelled
+
+            encode = stack.enter_context(labelled(source, encode, labels, count))
+        file = stack.enter_context(_file(out))
+        write = stack.enter_context(open_writer(file))
 
         def told(more: int) -> None:
             nonlocal rows
@@ -130,7 +145,18 @@ def encode_ndjson(chunk: Chunk) -> bytes:
     """A line of JSON a record."""
     from simlink.serializers.json import Json
 
-    return Json().dumps_lines(chunk)
+    if not getattr(chunk, "damage", None):
+        return Json().dumps_lines(chunk)
+    return b"\n".join([*_damaged(chunk, Json().dumps_many(chunk)), b""])
+
+
+def _damaged(chunk: Chunk, lines: list[bytes]) -> list[bytes]:
+    """As the faults of a source do to bodies."""
+    from simlink.generators.fault_stretches import Altered
+    from simlink.generators.file_faults import damaged_lines
+
+    assert isinstance(chunk, Altered)
+    return damaged_lines(chunk, lines)
 
 
 class EncodeCsv:
@@ -150,6 +176,8 @@ class EncodeCsv:
                 expected = f"the fields {', '.join(self.names)}" if self.names else "fields"
                 raise ConfigError(f"the format csv: every record must have {expected}: {record!r:.200}")
             rows.append([_cell(record.get(name)) for name in self.names])
+        if getattr(chunk, "damage", None):
+            return b"\n".join([*_damaged(chunk, [_lines([row])[:-1] for row in rows]), b""])
         return _lines(rows)
 
     @contextmanager
@@ -184,7 +212,10 @@ def encode_arrow(chunk: Chunk) -> Any:
     from simlink.generators.frames import _array, _type
 
     if not isinstance(chunk, Block):
-        return pa.Table.from_pylist(list(chunk))
+        try:
+            return pa.Table.from_pylist(list(chunk))
+        except pa.ArrowException as error:
+            raise EncodeError(f"a column has one type, and these records have others: {error}") from error
     columns = {}
     for name, kind in chunk.schema.fields.items():
         column = chunk.columns[name]
@@ -212,6 +243,8 @@ def _arrow(file: IO[bytes]) -> Iterator[Callable[[Any], None]]:
 
 @contextmanager
 def _tables(open_writer: Callable[[Any], Any]) -> Iterator[Callable[[Any], None]]:
+    import pyarrow as pa
+
     writer: Any = None
     schema: Any = None
 
@@ -220,7 +253,10 @@ def _tables(open_writer: Callable[[Any], Any]) -> Iterator[Callable[[Any], None]
         if writer is None:
             schema = table.schema
             writer = open_writer(schema)
-        writer.write_table(table.cast(schema))
+        try:
+            writer.write_table(table.cast(schema))
+        except (pa.ArrowException, ValueError) as error:  # ValueError: other names
+            raise EncodeError(f"a column has one type, and these records have others: {error}") from error
 
     try:
         yield write

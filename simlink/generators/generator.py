@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from simlink.block import Block, Schema
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from simlink.generators.arrivals import Arrivals
     from simlink.generators.describe import Description
+    from simlink.generators.invariant import Invariant
     from simlink.generators.plotting import Plot
     from simlink.generators.preview import Preview
 
@@ -321,6 +322,10 @@ class Generator(ABC):
         if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
             raise ConfigError(f"expected a number of records from 0 up, not {n!r}")
         return write_records(GeneratorSource(self), file, n, format, workers, progress)
+
+    def invariants(self) -> Sequence[Invariant]:
+        """What holds over all its records together, as empty books for `simlink.verify`; nothing by default."""
+        return ()
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the first records."""

@@ -27,6 +27,10 @@ _CATEGORIES = {
     "CATEGORY_SPACE": " ",
 }
 
+_UNREAD = (
+    "this Python does not show how it reads a regular expression, as CPython does (re._parser): give texts another "
+    "way, as fields.text('??-####') or fields.choice([…])"
+)
 _STRANGE = {
     "ASSERT": "a look-ahead or look-behind",
     "ASSERT_NOT": "a look-ahead or look-behind",
@@ -45,7 +49,8 @@ def matching(pattern: str) -> Field:
 
     Raises:
         ConfigError: it does not parse, its text may be longer than 1,000 characters, or it has what a text cannot be
-            made from: look-arounds, back-references, word boundaries, flags, anchors in the middle.
+            made from: look-arounds, back-references, word boundaries, flags, anchors in the middle. On a Python that
+            is not CPython, perhaps any pattern.
     """
     return _Matching(pattern)
 
@@ -128,10 +133,23 @@ def _parse(pattern: str) -> _Part:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated syntax is the pattern's own affair
-            # The parser of the standard library's own compiler; `re` has no public way to its tree.
-            tree: Any = re._parser.parse(pattern)  # type: ignore[attr-defined]
+            # The parser of the standard library's own compiler; `re` has no public way to its tree. CPython has had it
+            # under this name since 3.11; elsewhere it may be missing, or its tree another one.
+            parser: Any = getattr(re, "_parser", None)
+            if parser is None:
+                raise ConfigError(f"matching: {_UNREAD}")
+            tree = parser.parse(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"matching: {pattern!r} is not a regular expression: {error}") from error
+    try:
+        return _read(tree, pattern)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"matching: {pattern!r}: {_UNREAD}") from error
+
+
+def _read(tree: Any, pattern: str) -> _Part:
     if tree.state.flags & ~re.UNICODE.value:
         raise ConfigError(f"matching: {pattern!r}: flags are not supported")
     tokens = list(tree)

@@ -49,6 +49,7 @@ def run(
     timeout: float | None = 30.0,
     topic: bool = False,
     serializer: Serializer | None = None,
+    workers: int = 1,
 ) -> Report:
     """Send the records of a source, and return when what became of each is known.
 
@@ -83,15 +84,42 @@ def run(
             for ever. What has no receipt then is reported as unknown.
         topic: ``channel`` is the URL of a topic.
         serializer: of the channel that the URL opens; `Json` by default.
+        workers: processes that send a part each, for a generator and the URL of a channel that leaves the process. They
+            are spawned: a script needs ``if __name__ == "__main__":``. The bytes are the same for any number.
 
     Raises:
         ConfigError: options that contradict each other or that the source cannot honour; nothing says where an endless
-            source ends.
+            source ends; workers for what cannot be divided, or for a channel instead of a URL.
         ConnectTimeout: nobody was there in time. SendTimeout: the channel had no room in time.
         EncodeError: a record that cannot be written; those before it were sent. SendError, ChannelClosed, ForkError.
         Interrupted: a KeyboardInterrupt, see above.
     """
     check_options(count, duration, rate, on_overload)
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"workers is a number from 1 up, not {workers!r}")
+    if workers > 1:
+        if not isinstance(channel, str):
+            raise ConfigError("workers open the channel themselves: give its URL")
+        from simlink.running.workers import run_workers
+
+        return run_workers(
+            source,
+            channel,
+            workers=workers,
+            count=count,
+            duration=duration,
+            rate=rate,
+            arrivals=arrivals,
+            speed=speed,
+            since=since,
+            key=key,
+            headers=headers,
+            on_overload=on_overload,
+            progress=progress,
+            timeout=timeout,
+            topic=topic,
+            serializer=serializer,
+        )
     origin = as_source(source)
     schedule = schedule_of(origin, rate, arrivals, speed)
     engine = prepare(

@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
@@ -61,6 +61,7 @@ def run_workers(
     speed: float | None = None,
     since: Instant | None = None,
     key: str | Callable[[Any], Key | None] | None = None,
+    headers: Mapping[str, str] | None = None,
     on_overload: str = "lag",
     progress: bool | Callable[[Progress], object] = True,
     timeout: float | None = 30.0,
@@ -87,6 +88,7 @@ def run_workers(
     options = {
         "duration": duration,
         "key": key,
+        "headers": headers,
         "on_overload": on_overload,
         "timeout": timeout,
         "topic": topic,
@@ -283,7 +285,7 @@ def _work(
 
     with pipe, suppress(BrokenPipeError):
         try:
-            engine = prepare(source, url, count=None, due=due, headers=None, progress=tell, **options)
+            engine = prepare(source, url, count=None, due=due, progress=tell, **options)
         except SimlinkError as error:
             barrier.abort()
             pipe.send(("error", (isinstance(error, ConfigError | MissingExtra), str(error))))

@@ -35,7 +35,9 @@ class Protobuf(Serializer):
 
     With a **record** (a generator, or its Schema) a message class is derived from the fields: ``dumps`` takes a record,
     all its fields present and of the declared types, and ``loads`` returns a record equal to it. `proto_text` writes
-    the same message for other languages. `simlink.serializers.protobuf_schema` has the table of how fields are written.
+    the same message for other languages. Of a record that evolves (`simlink.evolve`) the message has the fields of all
+    its blocks; those that a record does not have are None in what ``loads`` returns.
+    `simlink.serializers.protobuf_schema` has the table of how fields are written.
 
     Args:
         message: a message class, a generator (anything with a ``schema``), or a Schema.
@@ -84,7 +86,9 @@ class Protobuf(Serializer):
             self.message_class: type[Message] = message
             self._remake: tuple[Any, ...] = (message,)
         else:
-            schema = message if isinstance(message, Schema) else getattr(message, "schema", None)
+            schema = message if isinstance(message, Schema) else getattr(message, "message_schema", None)
+            if schema is None:
+                schema = getattr(message, "schema", None)
             if not isinstance(schema, Schema):
                 raise ConfigError(
                     "Protobuf needs a compiled message class, or a record to derive one from, "
@@ -143,7 +147,7 @@ class Protobuf(Serializer):
         except TypeError as error:
             raise ConfigError(f"Protobuf: {schema.name!r} cannot be a message: {error}") from error
         descriptor = pool.FindMessageTypeByName(f"{package}.{name}")
-        self._codec = Codec(descriptor, nodes, boxed=False, serialize=True)
+        self._codec = Codec(descriptor, nodes, boxed=False, serialize=True, absent=schema.absent)
         self.message_class = self._codec.message_class
 
     def __repr__(self) -> str:

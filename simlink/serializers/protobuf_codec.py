@@ -73,14 +73,24 @@ class Codec:
     Attributes:
         message_class: the class.
         nodes: its fields.
+        absent: those that a record may lack: None, then.
         to_row: message → record; of a box: message → the value inside.
         to_rows: the same for many messages, without a call a message.
     """
 
-    def __init__(self, descriptor: Any, nodes: Sequence[Node], *, boxed: bool, serialize: bool) -> None:
+    def __init__(
+        self,
+        descriptor: Any,
+        nodes: Sequence[Node],
+        *,
+        boxed: bool,
+        serialize: bool,
+        absent: frozenset[str] = frozenset(),
+    ) -> None:
         self.message_class: type[Message] = GetMessageClass(descriptor)
         self.nodes = tuple(nodes)
         self.boxed = boxed
+        self.absent = absent
         self.names = tuple(node.name for node in nodes)
         self._inner: dict[str, Codec] = {
             node.name: Codec(
@@ -106,6 +116,8 @@ class Codec:
             return self.message_class(**{self.names[0]: self._value(self.nodes[0], record, where)})
         if not isinstance(record, Mapping):
             raise EncodeError(f"{where + ': ' if where else ''}a record is a dict, not {type(record).__name__}")
+        if self.absent and not self.absent.issubset(record):
+            record = dict.fromkeys(self.absent) | dict(record)
         if len(record) != len(self.names) or not all(name in record for name in self.names):
             missing = [n for n in self.names if n not in record]
             unknown = [n for n in record if n not in self.names]
@@ -120,6 +132,8 @@ class Codec:
         Raises:
             EncodeError, ValueError, TypeError: some row does not fit; which one is for the caller to find out.
         """
+        if self.absent and not self.absent.issubset(columns):
+            columns = {name: [None] * length for name in self.absent} | dict(columns)
         if set(columns) != set(self.names):
             raise EncodeError("the columns are not the fields of the message")
         if self._write is None:

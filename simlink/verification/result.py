@@ -101,6 +101,8 @@ class Verification(Sheet):
         seconds, rate: from the first to the last message; messages a second.
         injected: of a source with faults: how often each was done to what is expected, by name; nothing of it is
             counted as lost, duplicated, reordered or corrupt. None for a source without faults.
+        violated: how often an invariant does not hold; None where none was asked for.
+        violations: the first of these, at most 10, in words.
         latency_ms: from the intended send time to the comparison: p50, p90, p99, max; None where nothing is stamped.
     """
 
@@ -123,12 +125,14 @@ class Verification(Sheet):
     rate: float
     latency_ms: dict[str, float] | None
     injected: dict[str, int] | None = None
+    violated: int | None = None
+    violations: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Nothing is lost, corrupt or unexpected, no more is repeated than at-least-once allows, and the order that the
-        transport promises was kept."""
-        wrong = self.lost or self.corrupt or self.unexpected
+        """Nothing is lost, corrupt or unexpected, no more is repeated than at-least-once allows, the order that the
+        transport promises was kept, and so were the invariants."""
+        wrong = self.lost or self.corrupt or self.unexpected or self.violated
         return not wrong and self.duplicated <= self.redelivered and self.order_kept
 
     def __bool__(self) -> bool:
@@ -139,6 +143,7 @@ class Verification(Sheet):
         out = {f.name: getattr(self, f.name) for f in fields(self)}
         out["missing"] = list(self.missing)
         out["differences"] = [str(d) for d in self.differences]
+        out["violations"] = list(self.violations)
         out["ok"] = self.ok
         return out
 
@@ -155,6 +160,9 @@ class Verification(Sheet):
             more = ", …" if self.lost > len(self.missing) else ""
             rows.append(("missing", "rows " + ", ".join(map(str, self.missing)) + more))
         rows += [("differs", str(d)) for d in self.differences]
+        if self.violated is not None:
+            rows.append(("violated", f"{self.violated:,}"))
+        rows += [("violates", text) for text in self.violations]
         rows.append(("seed", "none" if self.seed is None else str(self.seed)))
         return rows
 

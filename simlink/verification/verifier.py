@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,6 +23,7 @@ from simlink.verification.oracle import Index, Oracle
 from simlink.verification.result import Difference, Verification, field_differences
 
 if TYPE_CHECKING:
+    from simlink.generators.invariant import Invariant
     from simlink.message import Batch
 
 __all__ = ["Verifier", "verify"]
@@ -37,6 +39,7 @@ def verify(
     count: int | None = None,
     on: str | None = None,
     senders: int = 1,
+    invariants: Sequence[Invariant] = (),
     timeout: float | None = 30.0,
 ) -> Verification:
     """Read until every expected record has come, and compare each with what the source makes again.
@@ -55,16 +58,20 @@ def verify(
         on: the name of a field whose value tells the row, for messages of foreign senders; its values must differ from
             row to row. Costs 16 bytes a row besides.
         senders: how many runs each sent all of it. The workers of one run are one sender.
+        invariants: books that must balance over what came, as ``catalog.orders(…).invariants()`` or your own (see
+            `simlink.generators.invariant.Invariant`): every record that can be read is entered once, as it came. What
+            does not hold is told in `Verification.violations`.
         timeout: seconds to wait for the next message, each time; then what has not come is lost. None waits for ever.
 
     Raises:
-        ConfigError: no count for an endless source; an ``on`` field that is not there, or whose values repeat.
+        ConfigError: no count for an endless source; an ``on`` field that is not there, or whose values repeat;
+            invariants of several senders, or of a source with faults, which break them on purpose.
         NotSupported: the transport carries no identity, and ``on`` is not given.
         StateError, ConfigError: the source has been read, and cannot be made again, or it ends before ``count``.
         ReceiveError and its kind: the receiving end broke.
     """
     receivers = [receiver] if isinstance(receiver, Receiver) else list(receiver)
-    verifier = Verifier(receivers, source, count=count, on=on, senders=senders)
+    verifier = Verifier(receivers, source, count=count, on=on, senders=senders, invariants=invariants)
     if len(receivers) == 1:
         _read(verifier, receivers[0], timeout)
     else:
@@ -135,6 +142,7 @@ class Verifier:
         count: int | None = None,
         on: str | None = None,
         senders: int = 1,
+        invariants: Sequence[Invariant] = (),
     ) -> None:
         origin = as_source(source)
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
@@ -151,6 +159,13 @@ class Verifier:
             raise ConfigError("on= tells rows, not senders: it goes with one sender")
         if on is not None and isinstance(origin, FaultySource):
             raise ConfigError("on= looks rows up by a field, which faults repeat and change: verify by identity")
+        if invariants and senders > 1:
+            raise ConfigError("invariants= are of one sender's records")
+        if invariants and isinstance(origin, FaultySource):
+            raise ConfigError("invariants= do not hold where faults break them on purpose: verify without one of them")
+        for invariant in invariants:
+            if not (hasattr(invariant, "add") and hasattr(invariant, "violations") and hasattr(invariant, "name")):
+                raise ConfigError(f"an invariant has name, add() and violations(), which {invariant!r} has not")
         self._receivers = [receiver] if isinstance(receiver, Receiver) else list(receiver)
         if not self._receivers:
             raise ConfigError("verify reads at least one receiver")
@@ -174,6 +189,7 @@ class Verifier:
         self._duplicated = 0
         self._corrupt = self._unexpected = self._beyond = 0
         self._differences: list[Difference] = []
+        self._invariants = list(invariants)
         self._first = self.last = 0.0
 
     def _again(self) -> int:
@@ -219,11 +235,29 @@ class Verifier:
             firsts = self._rows.add(rows)
             if firsts is not None:
                 self._duplicated += len(rows) - int(np.count_nonzero(firsts))
+            if self._invariants:
+                self._enter(bodies if firsts is None else [bodies[i] for i in np.flatnonzero(firsts).tolist()])
         expected = self._oracle.bodies(rows)
         if (bodies if isinstance(bodies, list) else list(bodies)) != expected:
             for row, want, got in zip(rows.tolist(), expected, bodies, strict=True):
                 if want != got:
                     self._differ(row, want, got)
+
+    def _enter(self, bodies: Sequence[bytes]) -> None:
+        for value in self._serializer.loads_many(bodies):
+            if isinstance(value, DecodeError):
+                continue  # counted as corrupt
+            for invariant in self._invariants:
+                # One at a time: what is no such record (it is corrupt) must not keep the others out.
+                with suppress(ConfigError):
+                    invariant.add((value,))
+
+    def _violations(self) -> tuple[int | None, tuple[str, ...]]:
+        if not self._invariants:
+            return None, ()
+        found = [(invariant.name, *invariant.violations()) for invariant in self._invariants]
+        told = [f"{name}: {text}" for name, _, texts in found for text in texts]
+        return sum(number for _, number, _ in found), tuple(told[:_SHOWN])
 
     def _differ(self, row: int, expected: bytes, got: bytes) -> None:
         values = self._serializer.loads_many([expected, got])
@@ -273,6 +307,7 @@ class Verifier:
             gaps: Iterator[int] = (row for a in ledger.accounts.values() for row in a.rows.missing(self.count))
             missing = tuple(islice(gaps, _SHOWN))
         seconds = self.last - self._first
+        violated, violations = self._violations()
         return Verification(
             source=self.source.name,
             seed=self.source.seed,
@@ -293,4 +328,6 @@ class Verifier:
             rate=round(ledger.received / seconds, 3) if seconds > 0 else 0.0,
             latency_ms=ledger.latency.as_ms(),
             injected=self.source.injected(self.count) if isinstance(self.source, FaultySource) else None,
+            violated=violated,
+            violations=violations,
         )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simlink
-from simlink import arrivals, fields
+from simlink import arrivals, faults, fields
 from simlink.block import Kind
 from simlink.errors import ConfigError, StateError
 from simlink.generators import catalog
@@ -289,6 +289,46 @@ def test_what_evolves_travels_and_is_verified():
         assert simlink.verify(receiver, generator, count=count).ok
     assert pickle.loads(pickle.dumps(generator)).digest(count) == generator.digest(count)
     assert generator.with_seed(1).digest(count) != generator.digest(count)
+
+
+def test_protobuf_writes_what_evolves_as_one_message():
+    base = evolved()[0]
+    tax = fields.uniform(0, 1, decimals=2)
+    generator = simlink.evolve(base, 1, add={"tax": tax}, rename={"shop": "store"}, widen={"price": float})
+    generator = simlink.evolve(generator, 2, add={"note": fields.text("??")})
+    serializer = simlink.Protobuf(generator)
+    names = ["id", "price", "shop", "store", "tax", "note"]
+    assert list(generator.message_schema) == names
+    assert "  optional string shop = 3;\n" in serializer.proto_text()
+    rows = [row for first in (0, 4090, 8190) for row in generator[first : first + 12]]
+    blocks = [b for first in (0, 4090, 8190) for b in generator.blocks(first, first + 12)]
+    bodies = [body for block in blocks for body in serializer.dumps_many(block)]
+    # Rows are written as columns are, together and alone; what a record does not have is None.
+    assert serializer.dumps_many(rows) == bodies == [serializer.dumps(row) for row in rows]
+    assert serializer.loads_many(bodies) == [{name: row.get(name) for name in names} for row in rows]
+    assert pickle.loads(pickle.dumps(serializer)).dumps_many(rows) == bodies
+    with pytest.raises(simlink.EncodeError, match="no field 'id'"):
+        serializer.dumps({"price": 1.0})
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_what_evolves_is_verified_as_protobuf(damage):
+    base = evolved()[0].take(3 * BLOCK_ROWS)
+    source = simlink.evolve(base, 1, add={"tax": fields.uniform(0, 1, decimals=2)}, rename={"shop": "store"})
+    if damage:
+        source = source | faults.duplicate(0.01) | faults.truncate(0.01)
+    serializer = simlink.Protobuf(source)
+    with simlink.queue("memory://evolving-bytes", serializer=serializer) as queue, queue.receiver() as receiver:
+        report = simlink.run(source, queue, progress=False)
+        found = simlink.verify(receiver, source)
+    assert found.ok
+    assert found.received == report.sent >= 3 * BLOCK_ROWS
+
+
+def test_protobuf_refuses_a_number_that_becomes_text():
+    base = evolved()[0]
+    with pytest.raises(simlink.ConfigError, match="'id' is int before block 1 and str from there on: no message holds"):
+        simlink.Protobuf(simlink.evolve(base, 1, widen={"id": str}))
 
 
 def test_a_rename_may_swap():

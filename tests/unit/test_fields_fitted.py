@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,19 @@ def test_matching_takes_every_branch_and_length_alike():
 def test_matching_refuses_what_it_cannot_write(pattern, message):
     with pytest.raises(ConfigError, match=message):
         fields.matching(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["a++", "(?>a|ab)c"])
+def test_matching_refuses_what_newer_patterns_have(pattern):
+    with pytest.raises(ConfigError, match="is not supported"):
+        fields.matching(pattern)
+
+
+@pytest.mark.parametrize("there", [None, SimpleNamespace(parse=lambda pattern: [("LITERAL",)])])
+def test_matching_says_where_python_shows_no_tree(monkeypatch, there):
+    monkeypatch.setattr(re, "_parser", there)
+    with pytest.raises(ConfigError, match=r"matching: .*this Python does not show .* fields\.text"):
+        fields.matching("a|b")
 
 
 def test_quantiles_are_those_of_the_table():

@@ -183,6 +183,27 @@ def refusals():
         def whole(self):
             return self
 
+    @dataclasses.dataclass
+    class Ordered:
+        a: int
+        b: int
+
+        def __post_init__(self):
+            if self.a > self.b:
+                raise ValueError("a is above b")
+
+    class Sorted(msgspec.Struct):
+        a: int
+        b: int
+        __post_init__ = Ordered.__post_init__
+
+    class Begun(pydantic.BaseModel):
+        a: int
+        b: int
+
+        def model_post_init(self, context):
+            Ordered.__post_init__(self)
+
     class AsArray(msgspec.Struct, array_like=True):
         a: int
 
@@ -193,6 +214,10 @@ def refusals():
         (Node, "holds itself"),
         (Validated, r"Validated\.a.*odd"),
         (Checked, "validator 'whole'"),
+        (Ordered, r"Ordered: its __post_init__ may refuse any record: give at least one of the fields"),
+        (dataclasses.make_dataclass("Outer", [("inside", Ordered)]), r"Outer\.inside: its __post_init__"),
+        (Sorted, r"Sorted: its __post_init__"),
+        (Begun, r"Begun: its model_post_init"),
         (AsArray, "array"),
         (one(Any), r"One\.a: the type"),
         (one(set[int]), r"One\.a: the type set\[int\] is not supported"),
@@ -226,6 +251,28 @@ def test_an_override_takes_the_place_of_what_is_refused():
     validated, checked = (kind for kind, _ in refusals()[1:3])
     assert simlink.from_type(validated, a=5)[0] == {"a": 5}
     assert simlink.from_type(checked, a=5)[0] == {"a": 5}
+
+
+def test_who_gives_a_field_has_looked_at_what_checks_the_record():
+    ordered, outer, kind, model = (kind for kind, _ in refusals()[3:7])
+    for made, checked in ((ordered, ordered), (kind, kind), (model, model)):
+        rows = simlink.from_type(made, a=fields.integer(0, 9), b=fields.integer(9, 99), seed=1)[:1000]
+        assert all(msgspec.convert(row, checked).a == row["a"] for row in rows) if made is not model else True
+        assert all(checked(**row).b >= 9 for row in rows)
+    assert simlink.from_type(outer, {"inside.a": 0}, seed=1)[0]["inside"]["a"] == 0
+
+    @dataclasses.dataclass
+    class Annotated9(ordered):
+        a: Annotated[int, fields.integer(0, 9)]
+
+    assert 0 <= simlink.from_type(Annotated9, seed=1)[0]["a"] <= 9
+
+    class Private(pydantic.BaseModel):
+        a: int
+        _secret: int = pydantic.PrivateAttr(default=1)
+
+    assert simlink.from_type(Private, a=5)[0] == {"a": 5}
+    assert isinstance(simlink.from_type(Private, seed=1)[0]["a"], int)
 
 
 def test_an_override_of_nothing_is_refused():

@@ -8,53 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import random
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import simlink
-from simlink import arrivals, fields
+from simlink import fields
 from simlink.generators import catalog
 from simlink.generators.record import record
-
-ROWS = 10_000
-
-
-def everything():
-    """A record with every field that needs no other package."""
-    return record(
-        "everything",
-        seed=42,
-        sequence=fields.sequence(5, 3),
-        integer=fields.integer(-10, 10),
-        wide=fields.integer(0, 2**64 - 1),
-        uniform=fields.uniform(-5, 5),
-        normal=fields.normal(20, 3),
-        lognormal=fields.lognormal(3, 0.5),
-        exact=fields.lognormal(0, 2, decimals=None),
-        choice=fields.choice(view=80, click=17, purchase=3),
-        pool=fields.pool(["red", "green", "blue"]),
-        zipf=fields.zipf(50_000),
-        flat=fields.zipf(100, 0.5, start=1),
-        boolean=fields.boolean(0.2),
-        uuid=fields.uuid(),
-        sku=fields.text("SKU-####"),
-        token=fields.text("^^^^-????-####-^^^^^^^^^^^^^^^^"),
-        at=fields.event_time(step=0.25),
-        at_iso=fields.event_time("2024-02-28T23:59:00Z", arrivals=arrivals.poisson(50), format="iso"),
-        country=fields.ref("zipf", fields.choice(FR=3, DE=2, JP=1)),
-        currency=fields.ref("country", {"FR": "EUR", "DE": "EUR", "JP": "JPY"}),
-        price=fields.when("choice", "purchase", fields.uniform(1, 100, decimals=2)),
-        nested=fields.record(a=fields.uuid(), b={"c": fields.zipf(7)}),
-        items=fields.list(fields.record(no=fields.sequence(1), sku=fields.text("??-##")), 0, 4),
-        mapped=fields.zipf(100).map(lambda v: v * v),
-        constant={"v": 1},
-    )
-
+from tests.support.digests import CATALOG, ROWS, everything
 
 GOLDEN = {
     "everything": "bb5e8f15c12553be478ed62f685144a6",
@@ -82,17 +45,6 @@ GOLDEN = {
 
 def test_the_golden_digest_of_every_field():
     assert GOLDEN["everything"] == everything().digest(ROWS)
-
-
-CATALOG = {
-    "clickstream": lambda: catalog.clickstream(seed=7),
-    "access_log": lambda: catalog.access_log(seed=7),
-    "access_log as lines": lambda: catalog.access_log(seed=7, format="combined"),
-    "sensors": lambda: catalog.sensors(seed=7, profile={"ok": 6, "breach": 2, "hot": 1, "cold": 1, "silent": 1}),
-    "ijinus": lambda: catalog.ijinus(seed=7, batch=2),
-    "numbers": lambda: catalog.numbers(seed=7, weights=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
-    "orders": lambda: catalog.orders(seed=7),
-}
 
 
 @pytest.mark.parametrize("name", CATALOG)
@@ -189,34 +141,3 @@ def test_processes_make_the_same_blocks(method, in_order):
         pool.close()
         pool.join()
     assert in_order == [made[i] for i in (1, 3, 5, 2, 4, 0)]
-
-
-PROGRAM = """
-import simlink.generators.catalog as catalog
-from simlink import fields
-from simlink.generators.record import record
-print(catalog.clickstream(seed=7).digest(10_000))
-print(catalog.access_log(seed=7, format="combined").digest(10_000))
-print(catalog.sensors(seed=7, profile={"ok": 6, "breach": 2, "hot": 1, "cold": 1, "silent": 1}).digest(10_000))
-print(catalog.ijinus(seed=7, batch=2).digest(10_000))
-print(catalog.numbers(seed=7, weights=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).digest(10_000))
-print(catalog.orders(seed=7).digest(10_000))
-print(record("r", seed=1, k=fields.text("????"), v=fields.ref("k", fields.uuid()), s={"a": fields.uuid()}).digest(5000))
-"""
-
-
-def test_fresh_interpreters_with_other_hash_seeds_agree():
-    outputs = []
-    for hash_seed in ("1", "4242"):
-        run = subprocess.run(
-            [sys.executable, "-c", PROGRAM],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        outputs.append(run.stdout.split())
-    assert outputs[0] == outputs[1]
-    names = ["clickstream", "access_log as lines", "sensors", "ijinus", "numbers", "orders"]
-    assert [GOLDEN[name] for name in names] == outputs[0][:6]

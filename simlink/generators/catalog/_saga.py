@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -66,6 +67,7 @@ STEPS: Final = {
 _DELAYS: Final = {"payment": 0.8, "inventory": 0.3, "shipment": 20.0, "notification": 1.0, "order": 0.1}
 """The median of the time before an event of this service, in seconds."""
 _TIMEOUT: Final = 5.0
+_SHOWN: Final = 10
 
 
 def journey(rejected: float, failures: float, retries: float) -> Journey:
@@ -131,6 +133,24 @@ class _Account:
     done: dict[str, tuple[str, int | None, int | None]] = field(default_factory=dict)
     wrong: str = ""
 
+    def balance(self) -> tuple[str, int, int, int]:
+        """What is wrong, or nothing; what was paid, refunded, and what is due for what was dispatched."""
+        money: dict[str, int] = {}
+        goods: dict[str, int] = {}
+        for kind, amount, quantity in self.done.values():
+            money[kind] = money.get(kind, 0) + (amount or 0)
+            goods[kind] = goods.get(kind, 0) + (quantity or 0)
+        paid, refunded = money.get("payment.captured", 0), money.get("payment.refunded", 0)
+        sent = goods.get("shipment.dispatched", 0)
+        due = money.get("order.placed", 0) if "shipment.dispatched" in goods else 0
+        held = goods.get("inventory.reserved", 0) - goods.get("inventory.released", 0)
+        wrong = self.wrong
+        if paid - refunded != due:
+            wrong = f"paid {paid}, refunded {refunded}, but {due} is due"
+        elif held != sent:
+            wrong = f"{held} pieces are reserved, but {sent} were dispatched"
+        return wrong, paid, refunded, due
+
 
 class Books:
     """The accounts of orders: whether money and goods are conserved across services.
@@ -144,6 +164,7 @@ class Books:
 
     Of complete orders nothing is kept but sums, so that memory grows with those that are open only. An event that comes
     again later than that counts as an order of its own that stays open: read without repeats, or compare `open` early.
+    `simlink.verify` takes books as ``invariants=``, and enters no message twice.
 
     Attributes:
         completed, cancelled, rejected: complete orders by how they ended.
@@ -153,6 +174,8 @@ class Books:
         wrong: how many complete orders do not balance.
         first_wrong: of the first hundred of them, order → what is wrong.
     """
+
+    name = "amounts are conserved"
 
     def __init__(self) -> None:
         self.completed = self.cancelled = self.rejected = 0
@@ -170,6 +193,21 @@ class Books:
     def ok(self) -> bool:
         """Whether every complete order balances, and the money in all of them does."""
         return not self.wrong and self.paid - self.refunded == self.dispatched
+
+    def violations(self) -> tuple[int, list[str]]:
+        """How many orders do not balance, or have ended without all their steps; and of the first ten, what is wrong.
+
+        An order whose last event is not there may simply go on: it is counted as `open`, and is no violation.
+        """
+        ended = {order: account for order, account in self._open.items() if account.length}
+        told = [f"order {order}: {wrong}" for order, wrong in islice(self.first_wrong.items(), _SHOWN)]
+        for order, account in islice(ended.items(), _SHOWN - len(told)):
+            missing = [str(step) for step in range(account.length) if step not in account.steps]
+            wrong = account.balance()[0]
+            told.append(
+                f"order {order}: it is {account.status}, without step {', '.join(missing)}{wrong and f': {wrong}'}"
+            )
+        return self.wrong + len(ended), told
 
     def add(self, events: Iterable[Mapping[str, Any]]) -> Books:
         """Enter these, and return the books.
@@ -203,20 +241,7 @@ class Books:
         return self
 
     def _close(self, order: str, account: _Account) -> None:
-        money: dict[str, int] = {}
-        goods: dict[str, int] = {}
-        for kind, amount, quantity in account.done.values():
-            money[kind] = money.get(kind, 0) + (amount or 0)
-            goods[kind] = goods.get(kind, 0) + (quantity or 0)
-        paid, refunded = money.get("payment.captured", 0), money.get("payment.refunded", 0)
-        sent = goods.get("shipment.dispatched", 0)
-        due = money.get("order.placed", 0) if "shipment.dispatched" in goods else 0
-        held = goods.get("inventory.reserved", 0) - goods.get("inventory.released", 0)
-        wrong = account.wrong
-        if paid - refunded != due:
-            wrong = f"paid {paid}, refunded {refunded}, but {due} is due"
-        elif held != sent:
-            wrong = f"{held} pieces are reserved, but {sent} were dispatched"
+        wrong, paid, refunded, due = account.balance()
         if wrong:
             self.wrong += 1
             if len(self.first_wrong) < 100:

@@ -16,6 +16,7 @@ from simlink.errors import ConfigError
 from simlink.generators import seeding
 from simlink.generators.catalog._saga import STEPS, Books, journey
 from simlink.generators.field import Bound, Context, Field, Scope, as_field
+from simlink.generators.invariant import Invariant
 from simlink.generators.record import Record
 from simlink.generators.rhythm import Rhythm
 from simlink.generators.seeding import Floats
@@ -143,6 +144,10 @@ class Orders(Record):
     def books(self) -> Books:
         """Empty books, to enter events in: those of this generator, or those that were received."""
         return Books()
+
+    def invariants(self) -> list[Invariant]:
+        """That amounts are conserved."""
+        return [self.books()]
 
 
 _OPERATIONS: Final = sorted({step.type.replace("timeout", "captured") for step in STEPS.values()})

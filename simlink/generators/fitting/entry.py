@@ -35,7 +35,8 @@ def fit(
       values, each as often as it was there, which is their rank and frequency;
     - **identifiers** (hardly a value twice): a sequence, UUIDs, or texts after a pattern; otherwise the values;
     - **times** (datetimes, ISO 8601 text, whole numbers since 1970 under a name such as ``timestamp``): where they
-      ascend, a constant step or a Poisson process of the same rate; otherwise quantiles. Texts come out in UTC;
+      ascend, a constant step, or a Poisson process of the same rate, or gamma or Weibull gaps with the shape found
+      where the sample speaks for these and against Poisson; otherwise quantiles. Texts come out in UTC;
     - None: as often, or with the values of another column where these decide;
     - nested records column by column; lists as the values they are.
 
@@ -45,8 +46,8 @@ def fit(
     - numbers, times and booleans that do not belong to a key keep their rank correlations, by a Gaussian copula:
       `fields.coupled`. Correlations of values with many ties come out somewhat weaker.
 
-    What it does not: the order of records other than ascending times, gaps between times that are neither even nor
-    random, categories that go together without one deciding the other.
+    What it does not: the order of records other than ascending times, gaps between times that depend on one another
+    or on the hour, categories that go together without one deciding the other.
 
     Args:
         sample: a DataFrame, an iterable of dicts, a generator, a file (.csv, .ndjson, .jsonl, .log, also .gz), or what

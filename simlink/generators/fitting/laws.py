@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simlink.errors import ConfigError
 from simlink.generators.fitting.calls import Call
+from simlink.generators.fitting.gaps import gaps_law
 
 __all__ = ["FEW", "Law", "canonical", "law_of"]
 
@@ -229,15 +231,13 @@ def _times(values: Sequence[dt.datetime | None], format: str) -> Law:
     start = present[0].astimezone(dt.UTC).isoformat()
     if spread < 0.01 * mean:
         return Law(Call("fields.event_time", (start,), {"step": round(mean, 6), **options}))
-    poisson = Call("simlink.arrivals.poisson", (float(f"{1 / mean:.6g}"),))
-    return Law(Call("fields.event_time", (start,), {"arrivals": poisson, **options}))
+    return Law(Call("fields.event_time", (start,), {"arrivals": gaps_law(gaps, _grain(seconds)), **options}))
 
 
 def _moments(values: Sequence[Any], format: str = "iso") -> Call:
     present = sorted(v for v in values if v is not None)
     seconds = np.array([_seconds(v) for v in present])
-    micros = np.round(seconds * 1e6).astype(np.int64)
-    grain = next((g for g in (86_400.0, 3_600.0, 60.0, 1.0, 0.001) if (micros % round(g * 1e6) == 0).all()), 1e-6)
+    grain = _grain(seconds)
     table = np.quantile(seconds, np.linspace(0, 1, min(_POINTS, max(len(present), 2))))
     instants = [round(float(s), 6) for s in table]
     if grain == 1.0 or grain > 1:
@@ -245,6 +245,12 @@ def _moments(values: Sequence[Any], format: str = "iso") -> Call:
         instants[-1] = round(instants[-1] + grain / 2, 6)
     options: dict[str, Any] = {} if format == "ms" else {"format": format}
     return Call("fields.moment", tuple(instants), options if grain == 0.001 else {**options, "grain": grain})
+
+
+def _grain(seconds: npt.NDArray[np.float64]) -> float:
+    """What all of them are multiples of."""
+    micros = np.round(seconds * 1e6).astype(np.int64)
+    return next((g for g in (86_400.0, 3_600.0, 60.0, 1.0, 0.001) if (micros % round(g * 1e6) == 0).all()), 1e-6)
 
 
 def _order(values: Sequence[Any]) -> tuple[float, ...]:

@@ -89,6 +89,8 @@ class Classes:
             hints = typing_extensions.get_type_hints(type_, include_extras=True)
         except (NameError, TypeError) as error:
             raise refuse(path, f"its annotations cannot be read: {error}") from error
+        if hasattr(type_, "__post_init__") and not self._looked_at(hints, path):
+            raise refuse(path, "its __post_init__ may refuse any record: give at least one of the fields it looks at")
         if hasattr(type_, "__struct_fields__"):
             return self._struct(type_, hints, path)
         if dataclasses.is_dataclass(type_):
@@ -99,6 +101,11 @@ class Classes:
         if missing:
             raise refuse(f"{path}.{missing[0]}", "has no annotation")
         return [(name, hints[name], ()) for name in type_._fields]
+
+    def _looked_at(self, hints: Mapping[str, Any], path: str) -> bool:
+        """Whether some field is the user's, from outside or in its annotation."""
+        given = (item for hint in hints.values() for item in getattr(hint, "__metadata__", ()))
+        return self.overrides.within(path) or any(isinstance(item, Field) for item in given)
 
     def _struct(self, type_: Any, hints: Mapping[str, Any], path: str) -> list[tuple[str, Any, tuple[Any, ...]]]:
         config = type_.__struct_config__

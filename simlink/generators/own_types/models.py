@@ -17,7 +17,8 @@ def members(model: Any, path: str, overrides: Overrides) -> list[tuple[str, Any,
     model is let pass where at least one of its fields is the user's, who has then looked at it.
 
     Raises:
-        ConfigError: a validator that nobody looked at, a model without names, an alias that is a path.
+        ConfigError: a validator or a ``model_post_init`` that nobody looked at, a model without names, an alias that is
+            a path.
     """
     import pydantic
 
@@ -27,6 +28,8 @@ def members(model: Any, path: str, overrides: Overrides) -> list[tuple[str, Any,
     if (decorators.model_validators or decorators.root_validators) and not overrides.within(path):
         name = next(iter(decorators.model_validators or decorators.root_validators))
         raise refuse(path, f"the validator {name!r} may refuse any record: give at least one of the fields it looks at")
+    if _begins(model) and not overrides.within(path):
+        raise refuse(path, "its model_post_init may refuse any record: give at least one of the fields it looks at")
     checked = {
         field: name
         for name, decorator in {**decorators.field_validators, **decorators.validators}.items()
@@ -43,6 +46,12 @@ def members(model: Any, path: str, overrides: Overrides) -> list[tuple[str, Any,
             metadata.append(_Validator(validator))
         out.append((alias or name, info.annotation, tuple(metadata)))
     return out
+
+
+def _begins(model: Any) -> bool:
+    """Whether the user wrote a ``model_post_init``; pydantic has its own, for private attributes."""
+    written = (base.__dict__.get("model_post_init") for base in model.__mro__)
+    return any(f is not None and not str(getattr(f, "__module__", "")).startswith("pydantic") for f in written)
 
 
 class _Validator:
