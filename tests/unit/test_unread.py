@@ -85,6 +85,35 @@ def test_the_bound_holds_and_whoever_goes_on_sending_is_read_to_the_end(of, limi
     assert not unread
 
 
+def test_who_waits_with_the_begin_of_its_next_frame_does_not_keep_the_others_waiting():
+    """The third has read far beyond its first frame when it has to wait, and no one else has any room."""
+    unread = Unread(0, 30.0)
+    peers = [Peer(unread, 300 * KIB), Peer(unread, 300 * KIB), Peer(unread, 65_524, 300 * KIB)]
+    peers[2].offers(50_000)
+    peers[2].offers(81_072)
+    assert (peers[2].frames, peers[2].reader.pending > BASE * 3 // 4) == (1, True)
+    for _ in range(30):
+        for peer in peers:
+            if not unread.waits(peer):
+                peer.offers(50_000)
+        unread.admitted()
+    assert [peer.frames for peer in peers] == [1, 1, 2]
+
+
+def test_those_who_have_room_and_wait_go_on_one_by_one():
+    """Of many, who together have all there is, and each of whom needs more than is left."""
+    unread = Unread(8_000 * KIB, 30.0)
+    peers = [Peer(unread, *[70 * KIB, 600 * KIB] * 3) for _ in range(200)]
+    for _ in range(3_000):
+        for peer in peers:
+            if not unread.waits(peer):
+                peer.offers(66_000)
+        unread.admitted()
+        assert unread.taken <= (8_000 + 601 + 71) * KIB
+    assert {peer.frames for peer in peers} == {6}
+    assert (unread.taken, bool(unread)) == (0, False)
+
+
 def test_a_length_that_is_only_announced_costs_nothing():
     unread = Unread(256 * KIB, 30.0)
     head = framed(8_000_000)[:100]

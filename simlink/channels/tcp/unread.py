@@ -8,6 +8,8 @@ that finds no room is not read for a while: TCP holds its peer back. That cannot
 - a quarter of the room is for frames of ordinary length, so those who announce huge ones do not keep them waiting;
 - of those who wait, the one who came first and the one with the shortest frame have their turn alternately;
 - one frame at a time finds room however long it is;
+- while somebody waits, nobody reads far beyond the end of a frame; and where all who have room wait for more, because
+  what they read is the begin of a longer frame, one of them goes on all the same;
 - while somebody waits, a frame must come as fast as its time limit asks of it, second by second. Whoever takes room and
   then stalls is cut off within about a second; see `laggards`.
 """
@@ -113,6 +115,7 @@ class Unread(Generic[T]):
 
     def grow(self, who: T) -> bool:
         """Make room for what a connection is going to read; False when it waits for that from now on."""
+        who.reader.ahead = not self
         if not who.reader.cramped:
             return True
         if who.reader.pending >= who.reader.needs:
@@ -136,10 +139,14 @@ class Unread(Generic[T]):
             pool.reclaim()
             if not pool.fits(who, nbytes):
                 return False
+        self._give(pool, who)
+        return True
+
+    def _give(self, pool: _Pool[T], who: T) -> None:
+        nbytes = _wanted(who.reader)
         self._release(who)
         pool.hold(who, nbytes)
         who.reader.grow()
-        return True
 
     def read_ahead(self, who: T) -> None:
         """A connection has brought as much as it had room for: read it in larger pieces, if that harms nobody."""
@@ -166,14 +173,22 @@ class Unread(Generic[T]):
         for pool in self._pools:
             while pool.waiting:
                 who = min(pool.waiting, key=_needs) if pool.shortest else next(iter(pool.waiting))
-                if who.reader.cramped and self._pool(who) is not pool:
-                    self._pool(who).waiting[who] = None
-                elif who.reader.cramped and not self._take(pool, who):
-                    break
-                else:
-                    out.append(who)
-                del pool.waiting[who]
                 pool.shortest = not pool.shortest
+                if who.reader.cramped and (other := self._pool(who)) is not pool:
+                    del pool.waiting[who]
+                    other.waiting[who] = None
+                    continue
+                if who.reader.cramped and not self._take(pool, who):
+                    # Where nobody who has room goes on and makes some, one of them does: it ends its frame, and then
+                    # has none.
+                    if not pool.holding or not all(map(self.waits, pool.holding)):
+                        pool.shortest = not pool.shortest
+                        break
+                    who = next(iter(pool.holding))
+                    self._give(self._pool(who), who)
+                for each in self._pools:
+                    each.waiting.pop(who, None)
+                out.append(who)
         return out
 
     def laggards(self, now: float) -> list[T]:

@@ -435,6 +435,8 @@ class FrameReader:
     Attributes:
         needs: bytes of the frame that is incomplete, all in all; 0 where its length has not come yet.
         busy: what came last filled all the room there was, and larger pieces would be of use.
+        ahead: it may read beyond the end of a frame that is incomplete. Otherwise no more is read behind one than the
+            buffer has room for when it is as short as it can be.
     """
 
     BASE = 65536
@@ -445,6 +447,7 @@ class FrameReader:
         self.managed = managed
         self.needs = 0
         self.busy = False
+        self.ahead = True
         self._buffer = bytearray(self.BASE)
         self._start = 0
         self._end = 0
@@ -493,7 +496,7 @@ class FrameReader:
         self._start = self._end = 0
 
     def buffer(self) -> memoryview:
-        """Where to put what comes next; at least 16 KiB. Release it before the next call."""
+        """Where to put what comes next; at least 16 KiB where it may read `ahead`. Release it before the next call."""
         if len(self._buffer) - self._end < _ROOM:
             if self._start:
                 rest = self._buffer[self._start : self._end]
@@ -501,7 +504,10 @@ class FrameReader:
                 self._start, self._end = 0, len(rest)
             if len(self._buffer) - self._end < _ROOM:
                 self.grow()
-        return memoryview(self._buffer)[self._end :]
+        if self.ahead:
+            return memoryview(self._buffer)[self._end :]
+        stop = self._start + max(self.needs, self.BASE - _ROOM)
+        return memoryview(self._buffer)[self._end : stop if stop > self._end else None]
 
     def received(self, count: int) -> None:
         self._end += count
