@@ -31,6 +31,9 @@ def fuzz(name: str, seconds: int, *, keep: bool) -> bool:
         fresh.mkdir()
         seeds.mkdir()
         command = [
+            # A process inherits the peak of the memory of the one that started it, and libFuzzer would count that: so
+            # it is started by one that is small.
+            *("/bin/sh", "-c", '"$@"; exit "$?"', "sh"),
             *(sys.executable, "-m", "tests.fuzz", "--child", name, str(seeds)),
             *(f"-max_total_time={seconds}", f"-timeout={ONE_INPUT}", f"-rss_limit_mb={MEMORY}"),
             *(f"-artifact_prefix={kept}/", "-print_final_stats=1", "-verbosity=1"),

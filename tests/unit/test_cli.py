@@ -324,9 +324,9 @@ def test_receive_verifies_what_workers_send(tmp_path):
 
 
 def test_workers_send_faults_and_what_is_past_as_one_would(tmp_path):
-    """Six blocks of a schedule that began a minute ago, in two processes, each of them with its part of the faults."""
+    """Six blocks of a schedule that began two minutes ago, in two processes, each of them with its part of the faults."""
     count, wrong = 24_000, "drop(0.01),duplicate(0.01),truncate(0.001)"
-    since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=60)).isoformat()
+    since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=120)).isoformat()
     checked = ("--verify", "numbers", "--seed", 3, "--faults", wrong, "--count", count, "--json")
     with Command("receive", "tcp://127.0.0.1:0/numbers", *checked) as receiver:
         sent = run_simlink(
@@ -335,7 +335,7 @@ def test_workers_send_faults_and_what_is_past_as_one_would(tmp_path):
         ).report
         found = receiver.done().report
     assert (sent["sent"], sent["confirmed"], sent["unsettled"], sent["workers"]) == (count, count, 0, 2)
-    # 400 a second for at least 60 seconds: everything was past when the workers began.
+    # 400 a second for a minute: everything was past when the workers began.
     assert sent["backfilled"] == count
     assert sent["valid"]
     names = ("received", "unique", "lost", "duplicated", "corrupt")
