@@ -324,7 +324,7 @@ def test_receive_verifies_what_workers_send(tmp_path):
 
 
 def test_workers_send_faults_and_what_is_past_as_one_would(tmp_path):
-    """Six blocks of a schedule that began two minutes ago, in two processes, each of them with its part of the faults."""
+    """Six blocks of a schedule that began two minutes ago, in two processes, each with its part of the faults."""
     count, wrong = 24_000, "drop(0.01),duplicate(0.01),truncate(0.001)"
     since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=120)).isoformat()
     checked = ("--verify", "numbers", "--seed", 3, "--faults", wrong, "--count", count, "--json")
