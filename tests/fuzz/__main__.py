@@ -9,7 +9,9 @@ from then on. Ends with 1 if there was one.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,23 +41,29 @@ def fuzz(name: str, seconds: int, *, keep: bool) -> bool:
             *(f"-artifact_prefix={kept}/", "-print_final_stats=1", "-verbosity=1"),
             *(str(fresh), str(kept), str(seeds)),
         ]
-        # libFuzzer ends by itself; the limit is for a target that hangs in a way which it cannot see.
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=seconds + 120,
-            check=False,
+            start_new_session=True,
         )
-        runs = [line.split()[-1] for line in done.stdout.splitlines() if "number_of_executed_units" in line]
-        sound = done.returncode == 0 and bool(runs)
+        try:
+            # libFuzzer ends by itself; the limit is for a target that hangs in a way which it cannot see.
+            told, _ = process.communicate(timeout=seconds + 120)
+        finally:
+            # The target itself, too, and not only who started it.
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        runs = [line.split()[-1] for line in told.splitlines() if "number_of_executed_units" in line]
+        sound = process.returncode == 0 and bool(runs)
         new = sorted(fresh.iterdir(), key=lambda path: path.stat().st_size)
         print(f"{name:14} {runs[0] if runs else '?':>9} inputs, {len(new)} reached new code", flush=True)
         if not sound:
-            print(done.stdout[-6000:], flush=True)
+            print(told[-6000:], flush=True)
         if keep:
             for path in new:
                 shutil.copy(path, kept / path.name)
