@@ -27,9 +27,10 @@ import msgspec
 import numpy as np
 
 from simlink import fields
-from simlink.generators import catalog, crew
+from simlink.generators import catalog
 from simlink.generators.catalog import _agents, _site
 from simlink.generators.generator import BLOCK_ROWS, Generator
+from simlink.generators.output import crew
 from simlink.generators.record import record
 from simlink.serializers.json import Json
 from simlink.serializers.serializer import Serializer

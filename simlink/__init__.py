@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from simlink.generators.generator import Generator as Generator
     from simlink.generators.own_types.entry import from_type as from_type
     from simlink.generators.record import record as record
-    from simlink.generators.replay import Replay as Replay
-    from simlink.generators.replay import replay as replay
+    from simlink.generators.replay.replay import Replay as Replay
+    from simlink.generators.replay.replay import replay as replay
     from simlink.health.detector import FailureDetector as FailureDetector
     from simlink.health.empirical import EmpiricalAccrual as EmpiricalAccrual
     from simlink.health.heartbeat import Heartbeat as Heartbeat
@@ -162,8 +162,8 @@ _HOMES = {
     "Generator": "generators.generator",
     "from_type": "generators.own_types.entry",
     "record": "generators.record",
-    "Replay": "generators.replay",
-    "replay": "generators.replay",
+    "Replay": "generators.replay.replay",
+    "replay": "generators.replay.replay",
     "FailureDetector": "health.detector",
     "EmpiricalAccrual": "health.empirical",
     "Heartbeat": "health.heartbeat",

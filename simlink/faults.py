@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from simlink.generators.fault_fields import clock_skew, drift, flap, gap, hot_key, spike, stuck, wrong_type
-from simlink.generators.fault_text import named, parse
-from simlink.generators.faults import Fault, corrupt, drop, duplicate, late, out_of_order, truncate
-from simlink.generators.faulty import FaultySource, Label, apply
+from simlink.generators.faults.fault import Fault, corrupt, drop, duplicate, late, out_of_order, truncate
+from simlink.generators.faults.faulty import FaultySource, Label, apply
+from simlink.generators.faults.fields import clock_skew, drift, flap, gap, hot_key, spike, stuck, wrong_type
+from simlink.generators.faults.text import named, parse
 
 __all__ = [
     "Fault",

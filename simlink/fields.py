@@ -7,9 +7,10 @@ machine. ``field | function`` maps a whole column, ``field.map(function)`` each 
 
 from __future__ import annotations
 
-from simlink.generators.chains import markov
-from simlink.generators.coupling import coupled
-from simlink.generators.draws import (
+from simlink.generators.field import Field
+from simlink.generators.fields.chains import markov
+from simlink.generators.fields.coupling import coupled
+from simlink.generators.fields.draws import (
     boolean,
     choice,
     constant,
@@ -21,19 +22,18 @@ from simlink.generators.draws import (
     uniform,
     zipf,
 )
-from simlink.generators.fakes import faker
-from simlink.generators.field import Field
-from simlink.generators.foreign import foreign
-from simlink.generators.nesting import list_ as list  # noqa: A004 – read as fields.list, next to fields.record
-from simlink.generators.nesting import nested as record
-from simlink.generators.options import maybe, one_of
-from simlink.generators.patterns import matching
-from simlink.generators.quantiles import moment, quantiles
-from simlink.generators.relations import ref, when
-from simlink.generators.seasons import season
-from simlink.generators.states import ar1, walk
-from simlink.generators.texts import text, uuid
-from simlink.generators.times import event_time
+from simlink.generators.fields.fakes import faker
+from simlink.generators.fields.foreign import foreign
+from simlink.generators.fields.nesting import list_ as list  # noqa: A004 – read as fields.list, next to fields.record
+from simlink.generators.fields.nesting import nested as record
+from simlink.generators.fields.options import maybe, one_of
+from simlink.generators.fields.patterns import matching
+from simlink.generators.fields.quantiles import moment, quantiles
+from simlink.generators.fields.relations import ref, when
+from simlink.generators.fields.seasons import season
+from simlink.generators.fields.states import ar1, walk
+from simlink.generators.fields.texts import text, uuid
+from simlink.generators.fields.times import event_time
 
 __all__ = [
     "Field",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from simlink.errors import ConfigError
 
 if TYPE_CHECKING:
-    from simlink.generators.arrivals import Arrivals
+    from simlink.generators.arrivals.schedule import Arrivals
 
 __all__ = ["parse_arrivals"]
 
@@ -18,7 +18,7 @@ def parse_arrivals(text: str) -> Arrivals:
     Raises:
         ConfigError: it is no such expression; shows where.
     """
-    from simlink.generators.arrivals_text import parse
+    from simlink.generators.arrivals.text import parse
 
     try:
         return parse(text)

@@ -38,7 +38,7 @@ def command(
     labels: str | None,
 ) -> None:
     """Write them, block by block."""
-    from simlink.generators.files import write_records
+    from simlink.generators.output.files import write_records
     from simlink.generators.source import as_source
 
     source = as_source(with_faults(load_spec(spec, seed), faults))

@@ -117,7 +117,7 @@ def command(
 
 def _invariants(source: Any) -> Sequence[Invariant]:
     """Those of a generator that has some."""
-    from simlink.generators.faulty import FaultySource
+    from simlink.generators.faults.faulty import FaultySource
     from simlink.generators.generator import Generator
 
     if isinstance(source, FaultySource):

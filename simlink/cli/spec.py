@@ -33,7 +33,7 @@ def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
     if spec == "-" or spec.startswith("replay:"):
         if seed is not None:
             raise ConfigError(f"--seed: {spec} is recorded, not drawn from a seed")
-        from simlink.generators.replay import replay
+        from simlink.generators.replay.replay import replay
 
         def shown(line: Any) -> None:
             say(f"line {line.line} does not parse ({line.reason}), skipped: {line.text[:200]}")
@@ -109,8 +109,8 @@ def with_faults(found: Any, text: str | None) -> Any:
     """
     if text is None:
         return found
-    from simlink.generators.fault_text import parse
-    from simlink.generators.faulty import apply
+    from simlink.generators.faults.faulty import apply
+    from simlink.generators.faults.text import parse
 
     try:
         return apply(found, *parse(text))
@@ -140,7 +140,7 @@ def _from_module(spec: str, module: str, name: str, seed: int | None) -> Any:
 
 
 def _seeded(spec: str, found: Any, seed: int | None) -> Any:
-    from simlink.generators.faulty import FaultySource
+    from simlink.generators.faults.faulty import FaultySource
     from simlink.generators.generator import Generator
 
     if inspect.isfunction(found):

@@ -279,7 +279,7 @@ class Field(ABC):
     def __or__(self, function: Callable[[Any], Any]) -> Field:
         """``field | function``: the function gets the whole column as a NumPy array (of objects, where the values are
         not numbers) and returns as many values, as an array or a sequence. It must be pure."""
-        from simlink.generators.mapped import Mapped
+        from simlink.generators.fields.mapped import Mapped
 
         return Mapped(self, function, whole=True)
 
@@ -292,14 +292,14 @@ class Field(ABC):
             returns: ``int``, ``float``, ``bool``, ``str`` or ``bytes``, checked; without it the values may be anything,
                 and a Protobuf message cannot be derived from the record.
         """
-        from simlink.generators.mapped import Mapped
+        from simlink.generators.fields.mapped import Mapped
 
         mapped = Mapped(self, function, whole=False)
         return mapped if returns is None else mapped.returns(returns)
 
     def returns(self, type: type) -> Field:
         """The same field, with its values declared (and checked) to be of this type."""
-        from simlink.generators.mapped import Typed
+        from simlink.generators.fields.mapped import Typed
 
         return Typed(self, type)
 
@@ -332,7 +332,7 @@ def as_field(value: Any) -> Field:
         inner: Field = nested()
         return inner
     if isinstance(value, Mapping) and _holds_field(value):
-        from simlink.generators.nesting import Nested
+        from simlink.generators.fields.nesting import Nested
 
         return Nested({str(name): as_field(inner) for name, inner in value.items()})
     if isinstance(value, list | tuple) and _holds_field(value):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from simlink.generators.arrivals import Arrivals
+    from simlink.generators.arrivals.schedule import Arrivals
     from simlink.generators.describe import Description
     from simlink.generators.invariant import Invariant
     from simlink.generators.plotting import Plot
@@ -237,7 +237,7 @@ class Generator(ABC):
             MissingExtra: pandas is not installed.
             ConfigError: None for a generator without an end.
         """
-        from simlink.generators.frames import to_pandas
+        from simlink.generators.output.frames import to_pandas
 
         return to_pandas(self, n)
 
@@ -248,7 +248,7 @@ class Generator(ABC):
             MissingExtra: pyarrow is not installed.
             ConfigError: None for a generator without an end.
         """
-        from simlink.generators.frames import to_arrow
+        from simlink.generators.output.frames import to_arrow
 
         return to_arrow(self, n)
 
@@ -316,7 +316,7 @@ class Generator(ABC):
             StateError: a worker process ended early. The file then ends with the last record before which none is
                 missing.
         """
-        from simlink.generators.files import write_records
+        from simlink.generators.output.files import write_records
         from simlink.generators.source import GeneratorSource
 
         if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):

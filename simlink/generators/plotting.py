@@ -20,7 +20,7 @@ from simlink.generators.describe import flat_columns, numbers_of, times_of
 if TYPE_CHECKING:
     import os
 
-    from simlink.generators.arrivals import Arrivals
+    from simlink.generators.arrivals.schedule import Arrivals
     from simlink.generators.generator import Generator
 
 __all__ = ["Plot", "plot"]

@@ -8,8 +8,8 @@ from typing import Any, Self
 from simlink.block import Block, FieldType, Schema
 from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.field import BLOCK_ROWS, BlockContext, Bound, Context, Field, Scope, as_field
+from simlink.generators.fields.nesting import Nested, bind_fields, step_name
 from simlink.generators.generator import Generator
-from simlink.generators.nesting import Nested, bind_fields, step_name
 from simlink.generators.steps import Steps
 
 __all__ = ["Record", "record"]

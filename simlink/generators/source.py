@@ -18,7 +18,7 @@ import numpy as np
 
 from simlink.block import Block, Coded, Column, Lines, Masked, Pool, Struct, as_list
 from simlink.errors import ConfigError, StateError, did_you_mean
-from simlink.generators.arrivals import Arrivals
+from simlink.generators.arrivals.schedule import Arrivals
 from simlink.generators.generator import BLOCK_ROWS, Generator
 from simlink.message import encode_key
 

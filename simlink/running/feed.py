@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from simlink.block import Block
 from simlink.errors import EncodeError
-from simlink.generators.fault_stretches import Altered
+from simlink.generators.faults.stretches import Altered
 from simlink.generators.source import key_column
 from simlink.message import Key, Same
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simlink.block import Block
-from simlink.generators.fault_stretches import Altered
+from simlink.generators.faults.stretches import Altered
 from simlink.message import Same
 from simlink.running.feed import Chunk, Encoder
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from simlink.channels.channel import Channel, queue, topic
 from simlink.channels.sending import _checked_headers
 from simlink.errors import ConfigError, did_you_mean
-from simlink.generators.arrivals import Arrivals, check_speed
-from simlink.generators.arrivals_clock import constant
+from simlink.generators.arrivals.clock import constant
+from simlink.generators.arrivals.schedule import Arrivals, check_speed
+from simlink.generators.fields.times import to_microseconds
 from simlink.generators.seeding import random_seed
 from simlink.generators.source import Source, as_source
-from simlink.generators.times import to_microseconds
 from simlink.message import Key
 from simlink.running.engine import Engine
 from simlink.running.job import Job

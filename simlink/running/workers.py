@@ -23,7 +23,7 @@ from simlink.running.run import Instant, check_options, is_endless, prepare, sch
 from simlink.running.signals import Interrupted, interruptible
 
 if TYPE_CHECKING:
-    from simlink.generators.arrivals import Arrivals
+    from simlink.generators.arrivals.schedule import Arrivals
     from simlink.generators.source import Source
     from simlink.message import Key
     from simlink.serializers.serializer import Serializer

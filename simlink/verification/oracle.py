@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simlink.block import Block
 from simlink.errors import ConfigError
-from simlink.generators.fault_stretches import Altered
+from simlink.generators.faults.stretches import Altered
 from simlink.generators.source import Chunk, Source, key_column
 
 if TYPE_CHECKING:

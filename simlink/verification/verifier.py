@@ -15,7 +15,7 @@ import numpy.typing as npt
 from simlink.channels.driver import Order
 from simlink.channels.receiver import Receiver
 from simlink.errors import ConfigError, DecodeError, NotSupported
-from simlink.generators.faulty import FaultySource
+from simlink.generators.faults.faulty import FaultySource
 from simlink.generators.source import as_source
 from simlink.ledger import Ledger, RowSet
 from simlink.ledger.accounts import by_producer, identified

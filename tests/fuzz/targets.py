@@ -22,7 +22,7 @@ from simlink.channels.url import parse_url
 from simlink.channels.wire.codec import HEAD, FrameReader, decode, encode, read_frames
 from simlink.channels.wire.frames import BatchFrame, FrameError
 from simlink.errors import DecodeError, SimlinkError
-from simlink.generators.replay import replay
+from simlink.generators.replay.replay import replay
 from simlink.serializers.json import Json
 from simlink.serializers.protobuf import Protobuf
 from simlink.serializers.schema_registry import read_frame, write_frame

@@ -15,7 +15,7 @@ grpc = pytest.importorskip("grpc", reason="grpcio is not installed: pip install 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'simlink[http]'")
 
 from simlink.errors import DecodeError, EncodeError  # noqa: E402  # behind the skip
-from simlink.generators.replay import replay  # noqa: E402
+from simlink.generators.replay.replay import replay  # noqa: E402
 from simlink.serializers import Json  # noqa: E402
 from tests.support.bystander import LOCAL, GoodClient, Victim  # noqa: E402
 from tests.support.crowd import DATA, HEADERS, PREFACE, SETTINGS, call, h2  # noqa: E402

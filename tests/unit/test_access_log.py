@@ -17,8 +17,8 @@ from simlink.errors import ConfigError, EncodeError
 from simlink.generators import catalog
 from simlink.generators.catalog import _site as site
 from simlink.generators.catalog.access_log import FAULTS
+from simlink.generators.fields.sessions import EPOCH_ROWS
 from simlink.generators.record import Record
-from simlink.generators.sessions import EPOCH_ROWS
 from simlink.generators.source import as_source, key_column
 from tests.support.recorded import recorded
 from tests.support.statistics import chi_square, kolmogorov, normal_cdf

@@ -15,10 +15,11 @@ import pytest
 from simlink import fields
 from simlink.block import Kind
 from simlink.errors import ConfigError
-from simlink.generators import catalog, sessions
+from simlink.generators import catalog
 from simlink.generators.catalog.clickstream import FAULTS, funnel
+from simlink.generators.fields import sessions
+from simlink.generators.fields.sessions import EPOCH_ROWS
 from simlink.generators.record import Record, record
-from simlink.generators.sessions import EPOCH_ROWS
 from tests.support.statistics import chi_square, kolmogorov, normal_cdf
 
 ACTIONS = ["view", "click", "cart", "purchase"]

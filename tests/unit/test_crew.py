@@ -14,9 +14,10 @@ import pytest
 import simlink
 from simlink import fields
 from simlink.errors import ConfigError, EncodeError, StateError
-from simlink.generators import catalog, crew, stretches
-from simlink.generators.crew import SHORTEST
+from simlink.generators import catalog
 from simlink.generators.generator import BLOCK_ROWS
+from simlink.generators.output import crew, stretches
+from simlink.generators.output.crew import SHORTEST
 
 ROWS = 2 * SHORTEST + 5_000
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import simlink
 from simlink import faults, fields
 from simlink.errors import ConfigError, EncodeError
-from simlink.generators.fault_stretches import Altered
-from simlink.generators.faults import BodyFault
-from simlink.generators.file_faults import damaged_lines
+from simlink.generators.faults.fault import BodyFault
+from simlink.generators.faults.files import damaged_lines
+from simlink.generators.faults.stretches import Altered
 from tests.support.command import run_simlink
 
 ROWS = 9_000
@@ -148,7 +148,7 @@ def test_tables_hold_what_has_their_types(tmp_path, suffix):
 
 def test_a_table_of_mixed_records_is_refused_in_words(tmp_path):
     pytest.importorskip("pyarrow")
-    from simlink.generators.files import write_records
+    from simlink.generators.output.files import write_records
     from simlink.generators.source import as_source
 
     for values in ([{"a": 1}, {"a": "x"}], [{"a": 1}] * 4096 + [{"b": 1}]):

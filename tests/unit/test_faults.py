@@ -222,7 +222,7 @@ def test_fields_are_changed_as_the_labels_say():
 
 
 def faults_times(text):
-    from simlink.generators.fault_times import micros_of
+    from simlink.generators.faults.times import micros_of
 
     return micros_of(text)
 
@@ -276,7 +276,7 @@ def test_sensors_stick_drift_flap_and_fall_silent():
 
 
 def test_times_keep_their_form():
-    from simlink.generators.fault_times import later
+    from simlink.generators.faults.times import later
 
     forms = {
         "2025-01-01T00:00:59.500Z": "2025-01-01T00:01:01.000Z",

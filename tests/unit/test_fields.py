@@ -18,7 +18,7 @@ from simlink import arrivals, fields
 from simlink.block import Coded, Kind
 from simlink.errors import ConfigError, MissingExtra
 from simlink.generators import portable, seeding
-from simlink.generators.draws import _Guide, cumulative, scaled
+from simlink.generators.fields.draws import _Guide, cumulative, scaled
 from simlink.generators.record import record
 
 

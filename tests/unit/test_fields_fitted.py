@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import simlink
 from simlink import fields
 from simlink.errors import ConfigError
-from simlink.generators.coupling import normal_cdf
-from simlink.generators.patterns import widths
+from simlink.generators.fields.coupling import normal_cdf
+from simlink.generators.fields.patterns import widths
 
 
 def column(field, rows=20_000, **others):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from simlink import fields
 from simlink.errors import ConfigError
-from simlink.generators.chains import _BITS, Chain, Shelves, stationary
+from simlink.generators.fields.chains import _BITS, Chain, Shelves, stationary
 from simlink.generators.generator import BLOCK_ROWS
 from simlink.generators.record import record
 from tests.support.statistics import chi_square

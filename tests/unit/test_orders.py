@@ -13,7 +13,7 @@ from simlink.errors import ConfigError
 from simlink.generators import catalog
 from simlink.generators.catalog._saga import STEPS, Books
 from simlink.generators.catalog.orders import FAULTS
-from simlink.generators.sessions import EPOCH_ROWS
+from simlink.generators.fields.sessions import EPOCH_ROWS
 from tests.support.statistics import chi_square, kolmogorov, normal_cdf
 
 

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simlink.errors import ConfigError, DecodeError, StateError
-from simlink.generators import lines
-from simlink.generators.formats import log_time
-from simlink.generators.lines import BadLine, CutLine, read_lines
-from simlink.generators.replay import replay
+from simlink.generators.replay import lines
+from simlink.generators.replay.formats import log_time
+from simlink.generators.replay.lines import BadLine, CutLine, read_lines
+from simlink.generators.replay.replay import replay
 from simlink.generators.source import as_source, key_column
 
 LOG = """\

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from simlink import fields
 from simlink.errors import ConfigError
 from simlink.generators import portable
+from simlink.generators.fields.states import recur
 from simlink.generators.generator import BLOCK_ROWS
 from simlink.generators.record import record
-from simlink.generators.states import recur
 from tests.support.statistics import kolmogorov, normal_cdf
 
 BLOCKS = 64

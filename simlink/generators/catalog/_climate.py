@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from simlink.errors import ConfigError, did_you_mean
 from simlink.generators import portable, seeding
-from simlink.generators.draws import cumulative
-from simlink.generators.rhythm import Micros
+from simlink.generators.fields.draws import cumulative
+from simlink.generators.fields.rhythm import Micros
+from simlink.generators.fields.states import finite
 from simlink.generators.seeding import Floats
-from simlink.generators.states import finite
 
 __all__ = ["EPOCH", "PHI", "PROFILES", "Climate", "Fleet", "Ints", "Noise", "Place", "shares_of"]
 

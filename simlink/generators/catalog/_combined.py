@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from simlink.block import Block, Coded, Column, FieldType, Kind, Lines, Masked, Pool, Schema
 from simlink.generators.field import Bound, Context, Field, Scope, object_array
+from simlink.generators.fields.sessions import Part
+from simlink.generators.fields.texts import codepoints, to_texts
 from simlink.generators.generator import Generator
 from simlink.generators.preview import Preview
 from simlink.generators.record import Record
-from simlink.generators.sessions import Part
 from simlink.generators.steps import Steps, at_once
-from simlink.generators.texts import codepoints, to_texts
 
 __all__ = ["CombinedLog", "LogTime"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from simlink.errors import ConfigError
 from simlink.generators import portable
-from simlink.generators.sessions import Journey
+from simlink.generators.fields.sessions import Journey
 
 __all__ = ["STEPS", "Books", "Step", "journey"]
 

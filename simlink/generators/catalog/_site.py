@@ -17,8 +17,8 @@ import numpy.typing as npt
 from simlink.block import Coded, Column, FieldType, Kind, Masked, Pool, Schema, Struct
 from simlink.generators import portable, seeding
 from simlink.generators.catalog import _agents as agents
-from simlink.generators.chains import Shelves
 from simlink.generators.field import Bound, Context, Field, Scope
+from simlink.generators.fields.chains import Shelves
 
 __all__ = [
     "KINDS",

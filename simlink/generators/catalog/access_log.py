@@ -12,11 +12,11 @@ from simlink.errors import ConfigError
 from simlink.generators.catalog import _site as site
 from simlink.generators.catalog._combined import CombinedLog, LogTime
 from simlink.generators.field import as_field
+from simlink.generators.fields.rhythm import Rhythm
+from simlink.generators.fields.sessions import Journey, Sessions
+from simlink.generators.fields.times import EPOCH, to_microseconds
 from simlink.generators.generator import Generator
 from simlink.generators.record import Record
-from simlink.generators.rhythm import Rhythm
-from simlink.generators.sessions import Journey, Sessions
-from simlink.generators.times import EPOCH, to_microseconds
 
 __all__ = ["FAULTS", "access_log"]
 
@@ -112,7 +112,8 @@ def access_log(
         seed: 0 … 2**64 - 1; a random one where none is given.
         format: ``"json"`` for records, ``"combined"`` for lines.
         rate: requests a second of event time, on average over a week. Above some 950 a second the pauses of a visit are
-            shortened as much as is needed for visits to fit an epoch (65,536 rows); see `simlink.generators.sessions`.
+            shortened as much as is needed for visits to fit an epoch (65,536 rows); see
+            `simlink.generators.fields.sessions`.
         visitors: addresses with browsers, 1 … 100,000.
         bursts: error bursts a day, on average, 0 … 144.
         start: when event time begins: a datetime or date (without a zone: UTC), ISO 8601 text, or seconds since 1970.

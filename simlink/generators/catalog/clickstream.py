@@ -16,13 +16,13 @@ from simlink.block import Column, FieldType, Kind
 from simlink.errors import ConfigError
 from simlink.generators import seeding
 from simlink.generators.field import Bound, Context, Field, Scope, as_field
+from simlink.generators.fields.relations import Indexed
+from simlink.generators.fields.rhythm import Rhythm
+from simlink.generators.fields.sessions import Journey, Moment, Part, Sessions
+from simlink.generators.fields.texts import hex_texts
+from simlink.generators.fields.times import EPOCH, to_microseconds
 from simlink.generators.record import Record
-from simlink.generators.relations import Indexed
-from simlink.generators.rhythm import Rhythm
 from simlink.generators.seeding import Floats
-from simlink.generators.sessions import Journey, Moment, Part, Sessions
-from simlink.generators.texts import hex_texts
-from simlink.generators.times import EPOCH, to_microseconds
 
 __all__ = ["FAULTS", "clickstream", "funnel"]
 
@@ -135,7 +135,8 @@ def clickstream(
 
     A session begins with a view. The next action is drawn by a Markov chain, `funnel`; between two actions passes a
     log-normal think time. Sessions begin more often by day and at the weekend: the rate swings between 0.5 and 1.7
-    times its mean. How sessions and blocks go together, and what it costs, is told in `simlink.generators.sessions`.
+    times its mean. How sessions and blocks go together, and what it costs, is told in
+    `simlink.generators.fields.sessions`.
 
     ``select("user_id", "action", …)`` makes some of the fields only.
 

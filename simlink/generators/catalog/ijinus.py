@@ -14,11 +14,11 @@ import numpy.typing as npt
 from simlink.block import Coded, Column, FieldType, Kind, Pool, Ragged, Schema, Struct
 from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.catalog._climate import Climate, Fleet, Ints, Place, shares_of
-from simlink.generators.draws import cumulative
 from simlink.generators.field import Bound, Context, Field, Scope, object_array
+from simlink.generators.fields.draws import cumulative
+from simlink.generators.fields.times import EPOCH, to_microseconds
 from simlink.generators.record import Record
 from simlink.generators.seeding import Floats
-from simlink.generators.times import EPOCH, to_microseconds
 
 __all__ = ["FAULTS", "MALFORMED", "ijinus"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from simlink.block import Column, FieldType, Kind
 from simlink.errors import ConfigError
 from simlink.generators.catalog._tally import Tally
-from simlink.generators.draws import cumulative, scaled, sequence
 from simlink.generators.field import Bound, Context, Field, Scope
+from simlink.generators.fields.draws import cumulative, scaled, sequence
 from simlink.generators.record import Record
 from simlink.generators.seeding import Floats
 

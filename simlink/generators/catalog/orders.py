@@ -16,13 +16,13 @@ from simlink.errors import ConfigError
 from simlink.generators import seeding
 from simlink.generators.catalog._saga import STEPS, Books, journey
 from simlink.generators.field import Bound, Context, Field, Scope, as_field
+from simlink.generators.fields.rhythm import Rhythm
+from simlink.generators.fields.sessions import Moment, Part, Sessions
+from simlink.generators.fields.texts import hex_texts
+from simlink.generators.fields.times import EPOCH, to_microseconds
 from simlink.generators.invariant import Invariant
 from simlink.generators.record import Record
-from simlink.generators.rhythm import Rhythm
 from simlink.generators.seeding import Floats
-from simlink.generators.sessions import Moment, Part, Sessions
-from simlink.generators.texts import hex_texts
-from simlink.generators.times import EPOCH, to_microseconds
 
 __all__ = ["FAULTS", "Orders", "orders"]
 
@@ -78,8 +78,8 @@ def orders(
     `Orders.books` checks that. A payment may time out, and any answer may be lost; then the same operation comes again,
     with the same idempotency key. Each step has a log-normal delay, with a median of 0.1 s (order) to 20 s (shipment).
 
-    Orders are sessions, as told in `simlink.generators.sessions`: the events of many go on at a time, any block can be
-    made alone, and rejected orders make up an epoch's rows. None is cut.
+    Orders are sessions, as told in `simlink.generators.fields.sessions`: the events of many go on at a time, any block
+    can be made alone, and rejected orders make up an epoch's rows. None is cut.
 
     Args:
         seed: 0 … 2**64 - 1; a random one where none is given.

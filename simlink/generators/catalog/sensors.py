@@ -14,10 +14,10 @@ from simlink.errors import ConfigError
 from simlink.generators import portable
 from simlink.generators.catalog._climate import Climate, Fleet, Ints, Place, shares_of
 from simlink.generators.field import Bound, Context, Field, Scope
+from simlink.generators.fields.sessions import Moment, Part
+from simlink.generators.fields.times import EPOCH, to_microseconds
 from simlink.generators.record import Record
 from simlink.generators.seeding import Floats
-from simlink.generators.sessions import Moment, Part
-from simlink.generators.times import EPOCH, to_microseconds
 
 __all__ = ["FAULTS", "LIMITS", "sensors"]
 

@@ -88,9 +88,9 @@ def couplings(names: Sequence[str], laws: Mapping[str, Law]) -> dict[str, dict[s
     """Numeric column → weights of earlier ones, for `fields.coupled`; for those that rise or fall with another.
 
     Spearman's rank correlation of the rows where both are there, those within three standard errors of 0 left out; the
-    normal numbers' correlation from it (see `simlink.generators.coupling`); the nearest such matrix that is positive
-    definite, by raising its eigenvalues to 1e-6 and scaling its diagonal back to 1 (Rebonato and Jäckel, *The most
-    general methodology to create a valid correlation matrix*, 1999); its Cholesky factor, row by row.
+    normal numbers' correlation from it (see `simlink.generators.fields.coupling`); the nearest such matrix that is
+    positive definite, by raising its eigenvalues to 1e-6 and scaling its diagonal back to 1 (Rebonato and Jäckel,
+    *The most general methodology to create a valid correlation matrix*, 1999); its Cholesky factor, row by row.
     """
     numeric = [name for name in names if laws[name].numeric]
     size = len(numeric)

@@ -39,7 +39,7 @@ def read_sample(sample: Any, rows: int, columns: Sequence[str] | None) -> tuple[
 
 def _table(sample: Any, rows: int) -> tuple[str, Columns]:
     from simlink.generators.generator import Generator
-    from simlink.generators.replay import Replay, replay
+    from simlink.generators.replay.replay import Replay, replay
 
     if hasattr(sample, "iloc") and hasattr(sample, "columns"):
         frame = sample.iloc[:rows]

@@ -17,13 +17,13 @@ from typing import Any
 
 import typing_extensions
 
-from simlink.generators.draws import boolean, choice, constant
 from simlink.generators.field import Field
-from simlink.generators.options import maybe, one_of
+from simlink.generators.fields.draws import boolean, choice, constant
+from simlink.generators.fields.options import maybe, one_of
+from simlink.generators.fields.texts import uuid
 from simlink.generators.own_types import limits as make
 from simlink.generators.own_types.fields_of import Overrides, nested
 from simlink.generators.own_types.limits import Limits, refuse
-from simlink.generators.texts import uuid
 
 __all__ = ["Classes", "is_record"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from simlink.errors import ConfigError, did_you_mean
 from simlink.generators.field import Field, as_field
-from simlink.generators.nesting import Nested
+from simlink.generators.fields.nesting import Nested
 
 __all__ = ["Overrides"]
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from simlink.errors import ConfigError
-from simlink.generators.draws import boolean, choice, constant
 from simlink.generators.field import Field
-from simlink.generators.options import maybe, one_of
+from simlink.generators.fields.draws import boolean, choice, constant
+from simlink.generators.fields.options import maybe, one_of
+from simlink.generators.fields.texts import text, uuid
 from simlink.generators.own_types import limits as make
 from simlink.generators.own_types.fields_of import Overrides, nested
 from simlink.generators.own_types.limits import Limits, refuse
-from simlink.generators.texts import text, uuid
 
 __all__ = ["read_json_schema"]
 

@@ -10,12 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from simlink.errors import ConfigError
-from simlink.generators.draws import constant, integer
 from simlink.generators.field import Field
-from simlink.generators.nesting import list_, nested
-from simlink.generators.patterns import matching, widths
-from simlink.generators.quantiles import moment
-from simlink.generators.texts import text
+from simlink.generators.fields.draws import constant, integer
+from simlink.generators.fields.nesting import list_, nested
+from simlink.generators.fields.patterns import matching, widths
+from simlink.generators.fields.quantiles import moment
+from simlink.generators.fields.texts import text
 
 if TYPE_CHECKING:
     import numpy as np

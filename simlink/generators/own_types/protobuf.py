@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from simlink.generators.draws import boolean, choice, integer
 from simlink.generators.field import Field
-from simlink.generators.nesting import nested as record
-from simlink.generators.options import maybe
+from simlink.generators.fields.draws import boolean, choice, integer
+from simlink.generators.fields.nesting import nested as record
+from simlink.generators.fields.options import maybe
+from simlink.generators.fields.relations import when
 from simlink.generators.own_types import limits as make
 from simlink.generators.own_types.fields_of import Overrides, nested
 from simlink.generators.own_types.limits import Limits, refuse
-from simlink.generators.relations import when
 
 __all__ = ["read_protobuf"]
 

@@ -1,0 +1,1 @@
+"""Records into files and tables, by one process or several."""
