@@ -230,6 +230,7 @@ class Sender:
 
     def _connect(self, deadline: float) -> None:
         """Open at first use, waiting for a peer; later only note that the link is down (the window bounds that)."""
+        told: ConnectError | None = None
         while not self._opened:
             left = deadline - self._clock()
             try:
@@ -237,9 +238,12 @@ class Sender:
             except ConnectError as error:
                 if not error.retryable:
                     raise
+                # That the deadline has cut an attempt short tells nothing; what the one before it came to does.
+                if told is None or left >= _OPEN_SLICE or not isinstance(error, ConnectTimeout):
+                    told = error
                 left = deadline - self._clock()
                 if left <= 0:
-                    raise self._nobody(error) from error
+                    raise self._nobody(told) from told
                 pause = self._next_backoff()
                 self._doze(min(pause, left))
                 if self._closing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -50,6 +51,69 @@ def test_curl_sends_one_value_an_array_and_lines():
         assert curl(url, "-d", "a=1")[0] == 415
         assert curl(url, "--json", "{")[0] == 400
         assert curl(url + "x", "--json", "1")[1]["type"] == "urn:simlink:problem:no-receiver"
+
+OFFER = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+ORDER = b"POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n"
+
+
+def test_an_offered_upgrade_is_declined_and_the_body_is_read():
+    # Java's own client makes the offer with each request without TLS.
+    with queue(f"http://{LOCAL}:0/orders") as channel, channel.receiver() as rx:
+        assert curl(rx.url, "--http2", "--json", '{"a": 1}')[0] == 202
+        assert rx.take(1) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        ORDER + OFFER + b"content-length: 5\r\n\r\nhello",
+        ORDER + OFFER + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+        ORDER + OFFER + b"expect: 100-continue\r\ncontent-length: 5\r\n\r\nhello",
+        b"GET /orders HTTP/1.1\r\nhost: x\r\n" + OFFER + b"\r\n" + ORDER + b"content-length: 5\r\n\r\nhello",
+    ],
+    ids=["length", "chunked", "expect", "no body"],
+)
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_an_offered_upgrade_changes_nothing_wherever_the_bytes_are_cut(requests, step):
+    last = ORDER + b"connection: close\r\ncontent-length: 4\r\n\r\nlast"
+    stream = requests + ORDER + OFFER + b"content-length: 0\r\n\r\n" + last
+    with queue(f"http://{LOCAL}:0/orders", serializer=simlink.Bytes()) as channel, channel.receiver() as rx:
+        with socket.create_connection((LOCAL, parse_url(rx.url).hosts[0].port), timeout=PATIENCE) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for at in range(0, len(stream), step):
+                sock.sendall(stream[at : at + step])
+            while sock.recv(65536):
+                pass
+        assert rx.take(3) == [b"hello", b"", b"last"]
+
+
+def test_an_offered_upgrade_smuggles_nothing():
+    twice = b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    with queue(f"http://{LOCAL}:0/orders") as channel, channel.receiver() as rx:
+        with http_raw(parse_url(rx.url).hosts[0].port, ORDER + OFFER + twice) as raw:
+            assert raw.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_that_a_server_dropped_is_no_message():
+    gate, told = simlink.asgi_app(), []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/orders",
+        "query_string": b"",
+        "headers": [(b"content-type", b"text/plain"), (b"content-length", b"5")],
+    }
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        told.append(message)
+
+    with queue(f"http://{LOCAL}:8000/orders", app=gate) as channel, channel.receiver() as rx:
+        asyncio.run(gate(scope, receive, send))
+        assert (told[0]["status"], rx.stats()["driver"]["plain"]) == (400, 0)
+        assert json.loads(told[1]["body"])["detail"] == "0 of the 5 bytes of the body came"
 
 
 def test_the_commands_of_the_page_work():

@@ -179,7 +179,7 @@ class HttpApp:
         if session is None or session.name != name:
             raise Problem(409, "session", f"the stream of settlements of this post has ended, or never was ({SESSION})")
         try:
-            body = await self._body(receive, settings, session)
+            body = _whole(headers, await self._body(receive, settings, session))
         except _Gone:
             return
         if session.ended:
@@ -212,7 +212,7 @@ class HttpApp:
         if gate.mode(name) is None:
             raise Problem(404, "no-receiver", f"nobody receives {name!r} at {gate.where}")
         try:
-            body = await self._body(receive, settings, None)
+            body = _whole(headers, await self._body(receive, settings, None))
         except _Gone:
             return
         posted = read_post(headers, body, key_scope=b"\0".join((name.encode(), peer)))
@@ -398,6 +398,14 @@ def _fits(headers: Mapping[bytes, bytes], settings: Settings) -> bool:
     if not value.isdigit():
         raise Problem(400, "header", "Content-Length is a number")
     return len(value) <= 18 and int(value) <= settings.max_body_bytes
+
+
+def _whole(headers: Mapping[bytes, bytes], body: bytes) -> bytes:
+    """The body, if it is all of what was announced: a server of the user's may drop one (uvicorn with httptools does,
+    where a client offers an upgrade), and an empty message is not what was posted."""
+    if len(body) < int(headers.get(b"content-length", b"0")):
+        raise Problem(400, "body", f"{len(body)} of the {headers[b'content-length'].decode()} bytes of the body came")
+    return body
 
 
 def _too_large(settings: Settings) -> Problem:

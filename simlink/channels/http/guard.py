@@ -11,6 +11,7 @@ import logging
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from simlink.channels import tls
@@ -25,6 +26,7 @@ __all__ = ["Guard", "GuardedProtocol"]
 
 _MAX_HEAD_BYTES = 64 * 1024
 _LINGER = 1.0
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _LOG = logging.getLogger("simlink.http")
 
 
@@ -138,6 +140,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._peer = b""
         self._head_bytes = 0
         self._tail = b""
+        self._resuming = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._corked = _Corked(transport, self.loop)
@@ -169,7 +172,31 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.cut(431, "headers", f"the headers have more than {_MAX_HEAD_BYTES} bytes")
                 return
             self._tail = data[-3:]
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("what came from %s is not HTTP", self.client)
+            self.send_400_response("this cannot be read as an HTTP/1.1 request")
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. An offered upgrade is declined by going on without it (RFC 9110, 7.8): Java's own client and
+        ``curl --http2`` make one with each request. httptools stops there and drops the body, so the rest of such a
+        request is given to a parser that was told of a body only."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+            framing = [(name, value) for name, value in self.headers if name in _FRAMING]
+            self.parser = httptools.HttpRequestParser(self)
+            if not framing:
+                continue
+            self.headers = []  # those of the request are the scope's, and stay
+            self._resuming = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % pair for pair in framing))
+            self._resuming = False
 
     def _head_ends_in(self, data: bytes, before: int) -> bool:
         """Whether the limit is passed by what stands behind the headers."""
@@ -177,6 +204,8 @@ class GuardedProtocol(HttpToolsProtocol):
         return at >= 0 and before + at <= _MAX_HEAD_BYTES
 
     def on_message_begin(self) -> None:
+        if self._resuming:
+            return
         super().on_message_begin()
         self.scope["simlink.keep"] = self._keep  # type: ignore[typeddict-unknown-key]
         self.scope["simlink.peer"] = self._peer  # type: ignore[typeddict-unknown-key]
@@ -185,7 +214,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self.head_since = None
         self._head_bytes = 0
         self._tail = b""
-        super().on_headers_complete()
+        if not self._resuming:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        # With an offered upgrade the parser says so at the end of the headers; the body is still to come.
+        if not (self.parser.should_upgrade() and any(name in _FRAMING for name, _ in self.headers)):
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._corked.flush()
