@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from simlink.channels.driver import Driver, Mode
 from simlink.channels.registry import driver_class
-from simlink.channels.url import Option, Target, convert_options, parse_url
+from simlink.channels.url import Option, Target, convert_options, parse_url, without_unknown
 from simlink.errors import ConfigError, InvalidURL
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def make_driver(
         return _over_urls(list(url), mode, given, channel)
     target = parse_url(url)
     cls = driver_class(target.scheme)
-    where = str(target)
+    known = {**(POOL_OPTIONS if cls.several else {}), **cls.options, **channel}
+    where = without_unknown(target, known)
     if not cls.several:
         _refuse_pooling({*given, *target.params} - set(cls.options), where)
-    known = {**(POOL_OPTIONS if cls.several else {}), **cls.options, **channel}
     chosen = _chosen(known, target, given, where)
     own = {name: chosen.pop(name) for name in channel}
     if not cls.several:
@@ -83,7 +83,8 @@ def _over_urls(
             name for name in target.params if name in channel or (name in POOL_OPTIONS and name not in cls.options)
         }
         if extra:
-            raise InvalidURL(f"{target}: {min(extra)!r} is for the whole pool; give it to simlink.pool()")
+            where = without_unknown(target, {*cls.options, *extra})
+            raise InvalidURL(f"{where}: {min(extra)!r} is for the whole pool; give it to simlink.pool()")
     if cls.several:
         targets = [_of_host(target, host) for target in targets for host in target.hosts or (None,)]
     where = f"simlink.pool of {len(targets)} {schemes[0]}:// endpoints"
@@ -95,7 +96,14 @@ def _over_urls(
 
     def make(target: Target) -> Driver:
         return cls(
-            target, mode=mode, **_chosen(cls.options, target, _with_beats(cls, pooling, own_options), str(target))
+            target,
+            mode=mode,
+            **_chosen(
+                cls.options,
+                target,
+                _with_beats(cls, pooling, own_options),
+                without_unknown(target, cls.options),
+            ),
         )
 
     return over_urls(targets, make, mode=mode, chosen=pooling), own

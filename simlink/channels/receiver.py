@@ -144,7 +144,7 @@ class Receiver:
                     raise
                 if left <= pause or self._stop.wait(pause):
                     raise ConnectTimeout(
-                        f"no answer in time: {error}", url=self.channel.url, endpoint=error.endpoint, retryable=True
+                        f"no connection in time: {error}", url=self.channel.url, endpoint=error.endpoint, retryable=True
                     ) from error
                 pause = min(pause * 2, 1.0)
         self._opened = True

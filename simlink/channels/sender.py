@@ -265,7 +265,7 @@ class Sender:
         obstacle = self.driver.obstacle()
         if isinstance(obstacle, TransportError):
             return obstacle
-        return ConnectTimeout(f"no answer in time: {error}", url=self.url, endpoint=error.endpoint, retryable=True)
+        return ConnectTimeout(f"no connection in time: {error}", url=self.url, endpoint=error.endpoint, retryable=True)
 
     def _next_backoff(self) -> float:
         """Exponential back-off with full jitter over its upper half, so that many senders do not come at once."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from simlink.errors import ConfigError, InvalidURL, did_you_mean
 
-__all__ = ["Host", "Option", "Target", "convert_options", "parse_url"]
+__all__ = ["Host", "Option", "Target", "convert_options", "parse_url", "without_unknown"]
 
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.\-]*$")
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~@:+\-]{1,200}")
@@ -88,6 +88,11 @@ class Target:
         if port is None:
             raise InvalidURL(f"{self}: {host} needs a port, as in {self.scheme}://{host}:7001/{self.name}")
         return host.name, port
+
+
+def without_unknown(target: Target, known: Container[str]) -> str:
+    """The URL as errors show it: also the values of parameters that there are not, which may be misspelt secrets."""
+    return str(replace(target, params={k: v if k in known else "**" for k, v in target.params.items()}))
 
 
 def _secret(name: str) -> bool:
@@ -189,7 +194,8 @@ def _shown(url: str) -> str:
     if not separator:
         scheme, rest = "", url
     rest = re.sub(r":.*@", ":**@", rest, flags=re.DOTALL)
-    rest = re.sub(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", r"\1**", rest)
+    # Of a parameter with a misspelt name too: what stands behind it may be a secret.
+    rest = re.sub(r"([?&][^=&]*=)(?!\d{1,9}(?:&|$))[^&]+", r"\1**", rest)
     return scheme + separator + rest
 
 
@@ -245,12 +251,12 @@ def _convert(option: Option, name: str, value: Any, where: str, error: type[Conf
         if kind is bool and not isinstance(value, bool):
             text = str(value).lower() if from_url else ""
             if text not in _TRUE | _FALSE:
-                raise ValueError(text)
+                raise ValueError
             result: Any = text in _TRUE
         elif from_url:
             result = kind(value)
         elif isinstance(value, bool) and kind is not bool:
-            raise ValueError(value)
+            raise ValueError
         elif kind is str and isinstance(value, os.PathLike):
             result = os.fspath(value)
         elif kind is float and isinstance(value, int | float):
@@ -258,9 +264,10 @@ def _convert(option: Option, name: str, value: Any, where: str, error: type[Conf
         elif isinstance(value, kind):
             result = value
         else:
-            raise ValueError(value)
-    except ValueError as cause:
-        raise error(f"{where}: {name}={shown} is not of type {kind.__name__}") from cause
+            raise ValueError
+    except ValueError:
+        # Without its cause, which would show what may be a secret.
+        raise error(f"{where}: {name}={shown} is not of type {kind.__name__}") from None
     if option.choices and result not in option.choices:
         raise error(f"{where}: {name}={shown} is not one of {', '.join(option.choices)}")
     if option.minimum is not None and not result >= option.minimum:

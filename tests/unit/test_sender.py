@@ -8,6 +8,7 @@ from collections import deque
 
 import pytest
 
+import simlink.channels.sender
 from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
 from simlink.channels.sender import Sender
 from simlink.channels.window import State, Window
@@ -143,6 +144,16 @@ def test_nobody_there_in_time_is_a_connect_timeout_and_leaves_nothing_in_the_win
 
     assert isinstance(caught.value.__cause__, ConnectError)
     assert sender.window.messages == 0
+
+
+def test_what_the_last_whole_attempt_came_to_is_told_and_not_that_the_next_was_cut_short(make, monkeypatch):
+    silent = ConnectTimeout("does not answer", url="fake://x", retryable=True)
+    with pytest.raises(ConnectTimeout, match="refused"):
+        make(Driver(script=[refused()], otherwise=silent)).submit(messages(0), 0.05)
+
+    monkeypatch.setattr(simlink.channels.sender, "_OPEN_SLICE", 1e-6)
+    with pytest.raises(ConnectTimeout, match="does not answer"):
+        make(Driver(script=[refused()], otherwise=silent)).submit(messages(0), 0.05)
 
 
 def test_a_refusal_for_good_is_told_at_once(make):

@@ -1,6 +1,7 @@
 """URLs and options: read and written without loss, secrets never shown, every mistake one clear line."""
 
 import string
+import traceback
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -119,6 +120,32 @@ def test_a_secret_parameter_is_never_shown(name):
     with pytest.raises(ConfigError) as caught:
         convert_options({name: Option(int, None, "")}, {name: SECRET}, where="tcp://host:1/orders", from_url=False)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h/x?tokn=S3cr3t",
+        "tcp://h:1/x?secrt=S3cr3t",
+        "tcp://h:1,h:2/x?pw=S3cr3t",
+        "amqp://h/x?balancer=led&pwd=S3cr3t",
+        "http://h:port/x?tokn=S3cr3t",
+    ],
+)
+def test_what_stands_behind_a_misspelt_name_is_not_shown(url):
+    with pytest.raises(ConfigError) as caught:
+        queue(url)
+    assert "=**" in str(caught.value)
+    assert "S3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", [SECRET.encode(), 12345, [SECRET]])
+def test_a_secret_of_the_wrong_type_is_in_no_traceback(secret):
+    with pytest.raises(ConfigError) as caught:
+        convert_options({"token": Option(str, None, "")}, {"token": secret}, where="tcp://host:1/x", from_url=False)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "token=** is not of type str" in told
+    assert str(secret) not in told
 
 
 MALFORMED = [
