@@ -81,6 +81,7 @@ class Channel(Sending):
         self._sequence = 0
         limits = (self._options["max_message_bytes"], self.capabilities.max_message_bytes)
         self._body_limit: int | None = min((x for x in limits if x is not None), default=None)
+        self._bare = not (self.capabilities.keys and self.capabilities.headers)
 
     def _enveloped(self, scheme: str) -> CloudEvents | None:
         source, kind = self._options["event_source"], self._options["event_type"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import time
 from abc import abstractmethod
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sending"]
 
+log = logging.getLogger("simlink")
+
 V = TypeVar("V")
 _NO_KEY: Same[bytes | None] = Same(None, 1)
 _CONFIRMED, _SETTLED = int(State.CONFIRMED), int(State.SETTLED)
@@ -49,6 +52,7 @@ class Sending:
     _producer: bytes
     _sequence: int
     _body_limit: int | None
+    _bare: bool
 
     @abstractmethod
     def _check_open(self) -> None:
@@ -210,6 +214,8 @@ class Sending:
         """
         self._check_open()
         self._check_sizes(batch)
+        if self._bare:
+            self._warn_of_losses(batch)
         if self._envelope is not None:
             batch = self._envelope.wrap(batch)
         return (self._sender or self.sender).submit(batch, timeout, totals, wait=wait)
@@ -226,6 +232,20 @@ class Sending:
         key_limit = self.capabilities.max_key_bytes
         if key_limit is not None and any(k is not None and len(k) > key_limit for k in batch.keys):
             raise SendError(f"{self.url}: a key has more than {key_limit} bytes", url=self.url)
+
+    def _warn_of_losses(self, batch: Batch) -> None:
+        """Say once what this transport leaves out of messages."""
+        lost = [
+            what
+            for what, carried, column in (
+                ("keys", self.capabilities.keys, batch.keys),
+                ("headers", self.capabilities.headers, batch.headers),
+            )
+            if not carried and any([column.value] if isinstance(column, Same) else column)
+        ]
+        if lost:
+            self._bare = False
+            log.warning("%s: this transport carries no %s: they are left out", self.url, " and no ".join(lost))
 
     @property
     def sender(self) -> Sender:

@@ -58,6 +58,18 @@ def test_any_client_listens_and_publishes(url, name, client):
     listener.close()
 
 
+def test_that_keys_and_headers_are_left_out_is_said_once(url, caplog):
+    with simlink.topic(url, **ONCE) as events, events.receiver() as rx:
+        events.send(simlink.Message(body=b"1", headers={}), timeout=TIMEOUT)
+        assert caplog.messages == []
+        for _ in range(2):
+            events.send(2, key="k", headers={"trace": "7f"}, timeout=TIMEOUT)
+        assert [message.rpartition(": this ")[2] for message in caplog.messages] == [
+            "transport carries no keys and no headers: they are left out"
+        ]
+        assert rx.take(3, timeout=TIMEOUT) == [1, 2, 2]
+
+
 def test_what_nobody_listens_to_is_gone_and_counted(url):
     with simlink.topic(url, **ONCE) as events:
         events.send_many([1, 2, 3], timeout=TIMEOUT)

@@ -128,6 +128,15 @@ def test_a_status_becomes_one_sentence(code, details, says, retryable):
     assert (str(error), error.retryable, error.__cause__, error.endpoint) == (says, retryable, cause, "h:5")
 
 
+@pytest.mark.parametrize(
+    ("shown", "may"), [(False, "it may want a client certificate"), (True, "it may not trust our certificate")]
+)
+def test_a_connection_that_is_cut_once_it_is_encrypted_may_be_about_our_certificate(shown, may):
+    cause = Failed(grpc.StatusCode.UNAVAILABLE, "ipv4:127.0.0.1:5: Socket closed")
+    error = connect_error(cause, "h:5", "grpcs://h:5/orders", secure=True, shown=shown)
+    assert str(error) == f"h:5 cannot be reached, or not any more: ipv4:127.0.0.1:5: Socket closed; {may}"
+
+
 def test_every_reason_to_end_a_link_has_a_status():
     assert set(STATUS_OF) == set(Code)
 

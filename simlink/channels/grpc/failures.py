@@ -35,6 +35,7 @@ _FOR_GOOD = {
     grpc.StatusCode.FAILED_PRECONDITION: "refuses",
 }
 _REFUSED = re.compile(r"connection refused", re.IGNORECASE)
+_CUT = re.compile(r"socket closed|connection reset|broken pipe", re.IGNORECASE)
 _NAME = re.compile(r"(?:dns|address|domain|name).*(?:resol|look ?up|not found)", re.IGNORECASE)
 _REASON = re.compile(r"(?:last error: |errors: \[?)(.*)", re.DOTALL)
 
@@ -45,8 +46,14 @@ def status_name(error: Any) -> str:
     return "no status" if code is None else str(code.name)
 
 
-def connect_error(error: grpc.RpcError, endpoint: str, url: str, *, secure: bool = False) -> ConnectError:
-    """A failed call as a ConnectError, which says whether calling again may help. It becomes the cause."""
+def connect_error(
+    error: grpc.RpcError, endpoint: str, url: str, *, secure: bool = False, shown: bool = False
+) -> ConnectError:
+    """A failed call as a ConnectError, which says whether calling again may help. It becomes the cause.
+
+    Args:
+        secure: it was over TLS. shown: and we had a certificate to show.
+    """
     # Nothing here is of a promise to last: codes decide, and texts only choose between two sentences.
     call: Any = error
     code = call.code()
@@ -67,6 +74,9 @@ def connect_error(error: grpc.RpcError, endpoint: str, url: str, *, secure: bool
     elif code is grpc.StatusCode.UNAVAILABLE:
         found = _REASON.search(details)
         what = f"cannot be reached, or not any more: {found.group(1) if found else details or 'no reason given'}"
+        if secure and _CUT.search(details):
+            # A server that asks for certificates (TLS 1.3) judges ours after the handshake, and only hangs up.
+            what += "; it may not trust our certificate" if shown else "; it may want a client certificate"
     else:
         what = f"ended the stream: {status_name(error)}: {details}"
     found_error = ConnectError(f"{endpoint} {what}", url=url, endpoint=endpoint, retryable=retryable)

@@ -99,7 +99,9 @@ class GrpcSender(LinkSender):
         return grpc.secure_channel(where, client_credentials(tls), options=arguments)
 
     def _failed(self, error: grpc.RpcError) -> ConnectError:
-        return connect_error(error, self._endpoint, self._url, secure=self._driver.tls is not None)
+        tls = self._driver.tls
+        shown = tls is not None and tls.cert is not None
+        return connect_error(error, self._endpoint, self._url, secure=tls is not None, shown=shown)
 
     def _introduce(self, stream: Stream, deadline: float) -> None:
         """HELLO, and wait for the answer."""
