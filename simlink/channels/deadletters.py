@@ -74,7 +74,8 @@ class DeadLetters:
             raise ConfigError(f"dead_letter={self._channel.url} is the channel that the letters come from")
         if not self._channel.capabilities.headers:
             raise NotSupported(f"dead_letter={self._channel.url}: it carries no headers, so no reason and no origin")
-        self._origin = origin.url if subscription is None else f"{origin.url}#{subscription}"
+        self._subscription = subscription
+        self.came_to(origin.url)
         self._waiting: deque[_Letter] = deque()
         self._sending = 0
         self._changed = threading.Condition()
@@ -82,6 +83,10 @@ class DeadLetters:
         self._deadline: float | None = None
         self._most = MOST
         self.counts = {"sent": 0, "failures": 0, "stale": 0}
+
+    def came_to(self, url: str) -> None:
+        """Which URL the letters say that they come from: the receiver's own, once it is bound."""
+        self._origin = url if self._subscription is None else f"{url}#{self._subscription}"
 
     def spent(self, attempt: int) -> bool:
         """Whether a message that fails now, handed out so often, is not to come again."""

@@ -148,6 +148,8 @@ class Receiver:
                     ) from error
                 pause = min(pause * 2, 1.0)
         self._opened = True
+        if self._dead is not None:
+            self._dead.came_to(self.url)
         self._tender = threading.Thread(target=self._tend, name=f"simlink-recv-{self.channel.url}", daemon=True)
         self._tender.start()
 

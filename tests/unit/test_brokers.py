@@ -312,6 +312,12 @@ def test_the_environment_variable_wins(redis_server, monkeypatch):
             assert own.port != real.port
 
 
+@pytest.mark.parametrize("password", ["se/cret", "se?cret", "se#cret", "se@cret"])
+def test_no_part_of_a_password_is_told_even_where_it_is_not_escaped(password, monkeypatch):
+    monkeypatch.setenv("SIMLINK_REDIS_URL", f"redis://ann:{password}@127.0.0.1:6379/0?x=1")
+    assert available()["redis"] == (True, "redis://127.0.0.1:6379, from SIMLINK_REDIS_URL")
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -84,6 +84,16 @@ def test_a_message_without_identity_has_no_origin_of_its_own(names):
     assert letter.headers["simlink-origin-url"] == f"{url}#audit"
 
 
+def test_a_letter_says_which_port_its_message_came_to(names):
+    _, dead_url = names
+    with simlink.queue("tcp://127.0.0.1:0/orders") as orders, simlink.queue(dead_url) as dead, dead.receiver() as graves:
+        with orders.receiver(settle="manual", dead_letter=dead) as rx:
+            orders.send(1, timeout=PATIENCE)
+            rx.get(timeout=PATIENCE).reject()
+            (letter,) = messages(graves, 1)
+            assert letter.headers["simlink-origin-url"] == rx.url
+
+
 @pytest.mark.parametrize("way", ["iterate", "batches", "escape"])
 def test_what_cannot_be_read_goes_there_however_it_is_met(names, way):
     url, dead_url = names

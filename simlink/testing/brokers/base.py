@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -344,14 +345,15 @@ def _clean_environment() -> dict[str, str]:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    # By hand: of a password with a '/' in it urlsplit takes one half for a host.
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest.rpartition('@')[2])[0]}"
 
 
 def _addresses(url: str) -> list[tuple[str, int]]:
     """Every host and port of a URL with a comma list of hosts. Raises BrokerUnavailable if a port is missing."""
     found = []
-    for part in urlsplit(url).netloc.rpartition("@")[2].split(","):
+    for part in _without_password(url).partition("://")[2].split(","):
         host, _, port = part.rpartition(":")
         if not host or not port.isdigit():
             raise BrokerUnavailable(f"a broker's URL needs host:port, not {part!r}")
