@@ -359,10 +359,12 @@ def test_only_those_with_the_token_get_in():
             error = refused(driver(d.bound_port, token=token))
             assert (str(error), error.retryable) == (f"{LOCAL}:{d.bound_port} refuses: {says}", False)
         request = pb.PublishRequest(destination="orders", messages=[pb.Message(text="1")])
-        code, _ = status_of(lambda: publish(d.bound_port, request))
-        assert code is grpc.StatusCode.UNAUTHENTICATED
-        publish(d.bound_port, request, metadata=(("authorization", "Bearer hush"),))
-        assert take(rx, 1, tx) == [(b"1", 1)]
+        for shown in ((), (("authorization", "Basic hush"),), (("authorization", "hush"),)):
+            code, _ = status_of(lambda shown=shown: publish(d.bound_port, request, metadata=shown))
+            assert code is grpc.StatusCode.UNAUTHENTICATED
+        for scheme in ("Bearer", "bearer"):
+            publish(d.bound_port, request, metadata=(("authorization", f"{scheme} hush"),))
+            assert take(rx, 1, tx) == [(b"1", 1)]
         with grpc.insecure_channel(f"{LOCAL}:{d.bound_port}") as channel:  # whoever looks after it needs none
             health = health_pb2_grpc.HealthStub(channel)
             assert health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE).status == 1

@@ -102,9 +102,10 @@ class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the libra
         shown = next((value for name, value in call.invocation_metadata if name == "authorization"), None)
         if shown is None:
             return _refusal(grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed")
-        # In a time that does not depend on how much of it is right.
-        right = hmac.compare_digest(str(shown).encode(), f"Bearer {expected}".encode())
-        if not right:
+        scheme, _, secret = str(shown).partition(" ")
+        # The scheme is case-insensitive (RFC 9110, 11.1); the rest takes a time that does not depend on how much is right.
+        right = hmac.compare_digest(secret.strip().encode(), str(expected).encode())
+        if scheme.lower() != "bearer" or expected is None or not right:
             return _refusal(grpc.StatusCode.UNAUTHENTICATED, "the bearer token is wrong")
         return await continuation(call)
 
