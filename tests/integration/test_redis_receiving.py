@@ -407,6 +407,30 @@ def test_a_lease_that_is_not_renewed_moves_on(url):
         two.close()
 
 
+@pytest.mark.parametrize(("there", "here"), [(3, 1), (3, 2), (1, 3), (256, 1)])
+def test_another_number_of_streams_is_refused_with_both_sides(url, client, there, here):
+    with simlink.queue(url, streams=there) as orders:
+        with orders.receiver():
+            pass
+        orders.send({"n": 1}, timeout=TIMEOUT)
+    with simlink.queue(url, streams=here) as other:
+        says = f"made with streams={there} there, and streams={here} is given here"
+        with pytest.raises(ConfigError, match=says):
+            other.send({"n": 2}, timeout=TIMEOUT)
+        with pytest.raises(ConfigError, match=says):
+            other.receiver().open(TIMEOUT)
+    with simlink.queue(url, streams=there) as orders, orders.receiver() as rx:
+        assert rx.take(1, timeout=TIMEOUT) == [{"n": 1}]
+
+
+def test_a_key_of_another_kind_is_no_stream_of_ours(url, name, client):
+    client.set(name, "a text")
+    client.set(f"{{{name}}}:7", "another")
+    with simlink.queue(url, streams=2) as orders, orders.receiver() as rx:
+        orders.send(1, timeout=TIMEOUT)
+        assert rx.take(1, timeout=TIMEOUT) == [1]
+
+
 def test_several_streams_are_shared_and_each_key_stays_in_order(url):
     with simlink.queue(url, streams=4) as orders, orders.receiver(prefetch=20) as one:
         seen = defaultdict(list)

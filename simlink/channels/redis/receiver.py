@@ -21,6 +21,7 @@ from typing import Any
 from simlink.channels.driver import Incoming, ReceiverDriver, ReceiverOptions, Settlement
 from simlink.channels.redis.failures import Lost, Refusal, connect_failure, is_transient, receive_failure
 from simlink.channels.redis.lanes import Lane
+from simlink.channels.redis.layout import check_streams
 from simlink.channels.redis.sender import native_client
 from simlink.channels.redis.settings import Settings
 from simlink.channels.redis.sources import Source
@@ -80,6 +81,8 @@ class RedisReceiver(ReceiverDriver):
         try:
             loads = [("SCRIPT", "LOAD", script.source) for script in self._source.scripts]
             left = max(0.1, deadline - time.monotonic())
+            if not again:
+                check_streams(wire, self._settings, left)
             self._client = int(wire.call_many([("CLIENT", "ID"), *loads], timeout=left)[0])
             missed = self._source.open(wire, max(0.1, deadline - time.monotonic()))
         except (Lost, Refusal, OSError) as error:

@@ -18,6 +18,7 @@ from typing import Any
 
 from simlink.channels.driver import Outcome, OutcomeKind, SenderDriver
 from simlink.channels.redis.failures import Lost, Refusal, connect_failure, is_transient, send_failure
+from simlink.channels.redis.layout import check_streams
 from simlink.channels.redis.packing import MOST_HEADERS, RECORD_LIFE, append_command
 from simlink.channels.redis.scripts import APPEND, FENCE
 from simlink.channels.redis.settings import Address, Settings
@@ -62,6 +63,8 @@ class RedisSender(SenderDriver):
         epoch = self._epoch + 1
         try:
             left = max(0.05, deadline - time.monotonic())
+            if epoch == 1:
+                check_streams(wire, self._settings, left)
             there, last = wire.call_many(
                 [
                     ("SCRIPT", "LOAD", APPEND.source),

@@ -12,7 +12,7 @@ from simlink.channels.driver import Mode
 from simlink.channels.url import Option, Target
 from simlink.errors import ConfigError, InvalidURL
 
-__all__ = ["COMMON", "DEFAULT_PORT", "OPTIONS", "Address", "Settings"]
+__all__ = ["COMMON", "DEFAULT_PORT", "MOST_STREAMS", "OPTIONS", "Address", "Settings"]
 
 DEFAULT_PORT = 6379
 
@@ -37,7 +37,7 @@ OPTIONS: Mapping[str, Option] = {
 }
 
 _LONGEST_IDLE = 3600.0
-_MOST_STREAMS = 256
+MOST_STREAMS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,8 @@ class Settings:
         if values["min_idle"] > _LONGEST_IDLE:
             raise ConfigError(f"{target}: min_idle={values['min_idle']:g} must be at most {_LONGEST_IDLE:g} seconds")
         count = values["streams"]
-        if count > _MOST_STREAMS:
-            raise ConfigError(f"{target}: streams={count} must be at most {_MOST_STREAMS}")
+        if count > MOST_STREAMS:
+            raise ConfigError(f"{target}: streams={count} must be at most {MOST_STREAMS}")
         # All keys of a destination have its name as their hash tag, so that one script may use them on a cluster too.
         keys = (target.name,) if count == 1 else tuple(f"{{{target.name}}}:{i}" for i in range(count))
         return cls(
