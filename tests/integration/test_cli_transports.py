@@ -4,10 +4,12 @@ import pytest
 
 from simlink.channels.registry import known_schemes
 from simlink.testing.brokers.process import free_ports
+from tests.support.certificates import Authority
 from tests.support.command import Command
 
 COUNT = 2_000
 BROKERLESS = ("tcp", "http", "grpc")
+SECURED = {"tcps": "secret", "https": "token", "grpcs": "token"}
 BROKERS = {
     "kafka+confluent": "kafka_broker",
     "kafka+python": "kafka_broker",
@@ -25,9 +27,9 @@ def url_of(scheme, request):
 
 
 def test_every_transport_is_tried():
-    """Schemes that differ in how they are secured, or that keep no promise that could be proven, apart."""
-    tried = {scheme.partition("+")[0] for scheme in (*BROKERLESS, *BROKERS)}
-    secured = {f"{scheme}s" for scheme in tried}
+    """Brokers over TLS apart, which are in the conformance suite: it is the same code that reads their URLs."""
+    tried = {scheme.partition("+")[0] for scheme in (*BROKERLESS, *SECURED, *BROKERS)}
+    secured = {f"{scheme}s" for scheme in BROKERS} | {"kafkas"}
     others = {scheme for scheme in known_schemes() if scheme.partition("+")[0] not in tried | secured}
     assert others <= {"memory", "spool"}
 
@@ -50,3 +52,30 @@ def test_what_is_sent_is_received(scheme, mode, request):
     assert {name: sent[name] for name in names} == dict(zip(names, (COUNT, COUNT, 0, 0, 0), strict=True))
     names = ("received", "unique", "lost", "duplicated", "reordered", "corrupt")
     assert {name: received[name] for name in names} == dict(zip(names, (COUNT, COUNT, 0, 0, 0, 0), strict=True))
+
+
+@pytest.mark.parametrize("scheme", SECURED)
+def test_what_is_sent_encrypted_is_received(scheme, tmp_path):
+    """With certificates of both sides and a secret, all of it in the URL; and nothing of the secret in what is said."""
+    authority = Authority(tmp_path)
+    leaf = authority.issue("127.0.0.1")
+    hidden = "hush" * 5
+    files = f"?ca={authority.ca}&cert={leaf.cert}&key={leaf.key}"
+    url = f"{scheme}://127.0.0.1:{free_ports(1)[0]}/cli{files}&{SECURED[scheme]}={hidden}"
+    proof = ("--verify", "numbers", "--seed", 7, "--count", 200, "--idle", 30, "--json")
+    with Command("receive", url, *proof) as receiver:
+        assert hidden not in receiver.ready()
+        with Command("send", "numbers", "--to", url, "--count", 200, "--seed", 7, "--json") as sender:
+            sent = sender.done()
+        received = receiver.done()
+    assert hidden not in sent.stdout + sent.stderr + received.stdout + received.stderr
+    assert (sent.report["confirmed"], received.report["unique"], received.report["lost"]) == (200, 200, 0)
+
+
+def test_what_is_published_without_a_promise_is_received(redis_broker):
+    url = f"redis+pubsub://{redis_broker.url.partition('://')[2]}/cli?delivery=at-most-once"
+    with Command("receive", url, "--topic", "--count", 200, "--idle", 30, "--json") as receiver:
+        receiver.ready()
+        with Command("send", "numbers", "--to", url, "--topic", "--count", 200, "--seed", 7, "--json") as sender:
+            assert sender.done().report["confirmed"] == 200
+        assert receiver.done().report["received"] == 200
