@@ -52,6 +52,7 @@ def test_curl_sends_one_value_an_array_and_lines():
         assert curl(url, "--json", "{")[0] == 400
         assert curl(url + "x", "--json", "1")[1]["type"] == "urn:simlink:problem:no-receiver"
 
+
 OFFER = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
 ORDER = b"POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n"
 

@@ -86,7 +86,11 @@ def test_a_message_without_identity_has_no_origin_of_its_own(names):
 
 def test_a_letter_says_which_port_its_message_came_to(names):
     _, dead_url = names
-    with simlink.queue("tcp://127.0.0.1:0/orders") as orders, simlink.queue(dead_url) as dead, dead.receiver() as graves:
+    with (
+        simlink.queue("tcp://127.0.0.1:0/orders") as orders,
+        simlink.queue(dead_url) as dead,
+        dead.receiver() as graves,
+    ):
         with orders.receiver(settle="manual", dead_letter=dead) as rx:
             orders.send(1, timeout=PATIENCE)
             rx.get(timeout=PATIENCE).reject()

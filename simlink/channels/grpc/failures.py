@@ -49,11 +49,8 @@ def status_name(error: Any) -> str:
 def connect_error(
     error: grpc.RpcError, endpoint: str, url: str, *, secure: bool = False, shown: bool = False
 ) -> ConnectError:
-    """A failed call as a ConnectError, which says whether calling again may help. It becomes the cause.
-
-    Args:
-        secure: it was over TLS. shown: and we had a certificate to show.
-    """
+    """A failed call as a ConnectError, which says whether calling again may help. It becomes the cause. ``secure`` is
+    whether it was over TLS, ``shown`` whether we had a certificate to show there."""
     # Nothing here is of a promise to last: codes decide, and texts only choose between two sentences.
     call: Any = error
     code = call.code()

@@ -103,7 +103,7 @@ class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the libra
         if shown is None:
             return _refusal(grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed")
         scheme, _, secret = str(shown).partition(" ")
-        # The scheme is case-insensitive (RFC 9110, 11.1); the rest takes a time that does not depend on how much is right.
+        # The scheme in any case (RFC 9110, 11.1); the rest in a time that does not depend on how much of it is right.
         right = hmac.compare_digest(secret.strip().encode(), str(expected).encode())
         if scheme.lower() != "bearer" or expected is None or not right:
             return _refusal(grpc.StatusCode.UNAUTHENTICATED, "the bearer token is wrong")
