@@ -37,4 +37,6 @@ def test_each_slow_peer_is_closed_in_time_and_a_good_client_goes_on(scheme):
     assert good.failure is None
     assert {kind: count for kind, (count, _) in closed.items()} == {"head": EACH, "body": EACH, "silent": EACH}
     assert before > 0
+    # The bench holds it to 100 ms on a machine that does nothing else.
+    assert good.p(0.99) < 2_000
     assert grown < 300
