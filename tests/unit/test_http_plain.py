@@ -70,6 +70,11 @@ def test_json_a_hundred_thousand_deep_is_refused(body):
     assert problem(LINES, body).detail == "line 1: the JSON is nested too deeply"
 
 
+@pytest.mark.parametrize("body", [b"", b" \r\n"])
+def test_that_a_body_is_empty_is_said(body):
+    assert problem(JSON, body).detail == "the body is empty, and that is no JSON"
+
+
 def test_a_bad_line_is_named_and_refuses_them_all():
     refused = problem(LINES, b'{"a":1}\n\n{"a":}\n')
     assert (refused.status, refused.more) == (400, {"line": 3})

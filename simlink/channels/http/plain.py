@@ -120,6 +120,8 @@ def _check_lines(lines: Sequence[bytes]) -> None:
 
 
 def _check_value(body: bytes) -> None:
+    if not body or body.isspace():
+        raise Problem(400, "json", "the body is empty, and that is no JSON")
     _check_text(body)
     try:
         _value(body)
