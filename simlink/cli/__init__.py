@@ -22,10 +22,16 @@ def main(args: list[str] | None = None) -> int:
         sys.stdout.write(f"simlink {__version__}\n")
         return 0
     try:
-        import click  # noqa: F401 – to see whether it is there
-    except ImportError:
-        sys.stderr.write("simlink: its commands need click: pip install 'simlink[cli]'\n")
-        return 2
-    from simlink.cli.app import invoke
+        try:
+            import click  # noqa: F401 – to see whether it is there
+        except ImportError:
+            sys.stderr.write("simlink: its commands need click: pip install 'simlink[cli]'\n")
+            return 2
+        from simlink.cli.app import invoke
+    except KeyboardInterrupt:
+        # While its own libraries load nothing has begun yet.
+        if "--json" in arguments:
+            sys.stdout.write('{"error": "interrupted"}\n')
+        return 130
 
     return invoke(arguments)

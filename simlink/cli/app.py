@@ -67,9 +67,14 @@ def _invoke(arguments: list[str]) -> int:
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
         hint = f" (see {where.command_path} --help)" if where is not None else ""
-        _complain(f"{error.format_message()}{hint}")
+        message = _wrong_usage(error)
+        _complain(f"{message}{hint}")
+        _emit_error(message, arguments)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        # A command that has something to report by then has done so, and given its status.
+        _complain("interrupted")
+        _emit_error("interrupted", arguments)
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more while it flushes.
@@ -83,9 +88,22 @@ def _invoke(arguments: list[str]) -> int:
         else:
             message = f"{type(error).__name__}: {error} (SIMLINK_DEBUG=1 shows where)"
         _complain(message)
-        if "--json" in arguments and not getattr(error, "reported", False):
-            emit({"error": message})
+        if not getattr(error, "reported", False):
+            _emit_error(message, arguments)
         return 2 if isinstance(error, ConfigError | MissingExtra) else 1
+
+
+def _wrong_usage(error: click.ClickException) -> str:
+    """What is wrong, in a line. A group without a command has its whole help for a message."""
+    where = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and isinstance(getattr(where, "command", None), click.Group):
+        return f"a command is missing: {', '.join(where.command.list_commands(where))}"
+    return error.format_message()
+
+
+def _emit_error(message: str, arguments: list[str]) -> None:
+    if "--json" in arguments:
+        emit({"error": message})
 
 
 def _complain(message: str) -> None:

@@ -26,13 +26,23 @@ def command(count: int, rate: float | None, seed: int, as_json: bool) -> int:
     from simlink.generators import catalog
     from simlink.running.progress import chosen
     from simlink.running.run import run
+    from simlink.running.signals import Interrupted
 
     clicks = catalog.get("clickstream")(seed=seed)
     say(f"the sender makes {count:,} clickstream records from seed {seed}; the receiver makes them again and compares")
     with _Receiver(count, seed) as receiver:
         url = receiver.ready()
         say(f"a second process listens at {url}")
-        report = run(clicks, url, count=count, rate=rate, key="user_id", progress=chosen(True, always=True) or False)
+        show = chosen(True, always=True) or False
+        try:
+            report = run(clicks, url, count=count, rate=rate, key="user_id", progress=show)
+        except Interrupted as error:
+            if error.report is None:
+                raise
+            say(error.report)
+            if as_json:
+                emit({"ok": False, "sent": error.report.as_dict(), "received": None})
+            return 130
         found = receiver.result()
     ok = report.ok and not report.unsettled and bool(found["ok"])
     verified = {name: found[name] for name in ("lost", "duplicated", "reordered", "corrupt")}

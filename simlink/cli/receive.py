@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from simlink.cli.output import emit, say
-from simlink.cli.spec import load_spec, with_faults
+from simlink.cli.spec import load_spec, record_of, with_faults
 from simlink.errors import ConfigError, DecodeError
 from simlink.message import Batch
 
@@ -62,7 +62,7 @@ def command(
 ) -> int:
     """Receive, report, and say by the exit status how it went."""
     from simlink.channels import channel as channels
-    from simlink.running.signals import interruptible
+    from simlink.running.signals import Interrupted, interruptible
     from simlink.serializers.lookup import serializer_for
     from simlink.verification import Verifier
 
@@ -77,9 +77,9 @@ def command(
     if invariants and spec is None:
         raise ConfigError("--invariants goes with --verify SPEC")
     source = None if spec is None else with_faults(load_spec(spec, seed), faults)
-    reader = serializer_for(serializer, source)
+    reader = serializer_for(serializer, record_of(source))
     opened = (channels.topic if topic else channels.queue)(url, serializer=reader)
-    stopped = False
+    stopped = joined = False
     with ExitStack() as stack:
         sink = None if out is None else stack.enter_context(_sink(out, reader))
         stack.enter_context(opened)
@@ -89,13 +89,17 @@ def command(
         held = _invariants(source) if invariants else ()
         verifier = None if source is None else Verifier(receiver, source, count=count, invariants=held)
 
-        def stop(_number: int) -> None:
+        def stop(number: int) -> None:
             nonlocal stopped
+            if not joined:
+                # That may take all of --timeout, and there is nothing yet to drain or to report.
+                raise Interrupted(number)
             stopped = True
             receiver.stop()
 
         with interruptible(stop):
             receiver.open(timeout)
+            joined = True
             stack.enter_context(receiver)
             say(f"ready {receiver.url}")
             books = _Books(receiver, verifier)

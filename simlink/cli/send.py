@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from simlink.cli.output import emit, say
-from simlink.cli.spec import load_spec, with_faults
+from simlink.cli.spec import load_spec, record_of, with_faults
 
 
 @click.command(help="Send the records of SPEC to a queue (or a topic), and report what became of each.")
@@ -111,7 +111,7 @@ def _run(
     from simlink.serializers.lookup import serializer_for
 
     schedule = None if arrivals is None else parse_arrivals(arrivals)
-    writer = serializer_for(serializer, source)
+    writer = serializer_for(serializer, record_of(source))
     show: Any = watching() if watch else chosen(True, always=True)
     if workers > 1:
         from simlink.running.workers import run_workers

@@ -15,7 +15,7 @@ from simlink.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from simlink.generators.generator import Generator
 
-__all__ = ["load_generator", "load_spec", "with_faults"]
+__all__ = ["load_generator", "load_spec", "record_of", "with_faults"]
 
 
 def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
@@ -62,6 +62,17 @@ def load_generator(spec: str, seed: int | None) -> Generator:
     if not isinstance(found, Generator):
         raise ConfigError(f"SPEC {spec!r}: needs a generator, which has fields; this is recorded or made one by one")
     return found
+
+
+def record_of(found: Any) -> Any:
+    """What has the fields of the records that SPEC names, for a serializer that derives a message from them: the
+    generator, also below faults; anything else as it is."""
+    from simlink.generators.faulty import FaultySource
+    from simlink.generators.source import GeneratorSource
+
+    if isinstance(found, FaultySource):
+        found = found.base
+    return found.generator if isinstance(found, GeneratorSource) else found
 
 
 def _from_catalog(spec: str, seed: int | None) -> Any:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["run_workers"]
 
 _READY = 60.0
+_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 _SUMS = (
     *(
         "sent",
@@ -99,10 +100,10 @@ def run_workers(
     team = _Team(workers)
     with ExitStack() as stack:
         stack.callback(team.close)
+        stack.enter_context(interruptible(team.interrupt))
         for i in range(workers):
             due = None if schedule is None else Striped(schedule, i, workers)
             team.start(i, part.shard(i, workers), url, due, options)
-        stack.enter_context(interruptible(team.interrupt))
         team.follow(show, whole.name, masked, total, duration)
     report = replace(team.report(paced=schedule is not None), asked_rate=rate)
     if team.errors:
@@ -160,13 +161,18 @@ class _Team:
             target=_work, args=(theirs, self._barrier, source, url, due, options), name=f"simlink-worker-{i}"
         )
         self._pipes[ours] = i
+        # A worker inherits what is blocked, and hears of a signal once it can obey: see `_work`.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             process.start()
+            self._processes.append(process)
         except (AttributeError, TypeError, ValueError, ImportError) as error:
             raise ConfigError(f"{source.name} cannot be handed to a worker process: {error}") from error
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             theirs.close()
-        self._processes.append(process)
+        if self.signal is not None:
+            process.terminate()
 
     def interrupt(self, number: int) -> None:
         """Tell all to stop and drain."""
@@ -292,6 +298,7 @@ def _work(
             return
         engine.before_start = lambda: _together(barrier)
         with interruptible(lambda _: engine.on_signal()):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             engine.execute()
         if engine.error is not None:
             barrier.abort()
