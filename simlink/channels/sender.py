@@ -310,7 +310,7 @@ class Sender:
         except TransportError as error:
             self._break(error)
             return
-        self._last_pump = self._clock()
+        self._last_pump = window.now = self._clock()
         if outcomes:
             window.apply(outcomes)
             if window.waiting:
@@ -352,10 +352,12 @@ class Sender:
             return False
         try:
             # What comes back goes out first, so it must be known before anything that waits is submitted.
-            self.window.apply(self.driver.outcomes(0.0))
+            outcomes = self.driver.outcomes(0.0)
         except TransportError as error:
             self._break(error)
             return False
+        self.window.now = self._clock()
+        self.window.apply(outcomes)
         self._broken = False
         self._backoff = _FIRST_BACKOFF
         self.reconnects += 1
@@ -449,9 +451,12 @@ class Sender:
     def _last_words(self) -> None:
         """Outcomes that the driver learned while it closed."""
         try:
-            self.window.apply(self.driver.outcomes(0.0))
+            outcomes = self.driver.outcomes(0.0)
         except TransportError as error:
             self._cause = error
+        else:
+            self.window.now = self._clock()
+            self.window.apply(outcomes)
 
     def stats(self) -> dict[str, Any]:
         """Depths and counts; see `Channel.stats`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import math
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import count
@@ -58,10 +59,11 @@ class Entry:
     """One sent batch and what became of its rows.
 
     ``pending`` counts the rows whose receipt is open, ``unresolved`` those that the window still holds. While all rows
-    are in one state that is ``whole``; from then on each has its own in ``marks``.
+    are in one state that is ``whole``; from then on each has its own in ``marks``. ``at`` is when the last receipt was
+    closed, on the sender's clock.
     """
 
-    __slots__ = ("batch", "counts", "error", "marks", "missed", "order", "pending", "totals", "unresolved", "whole")
+    __slots__ = ("at", "batch", "counts", "error", "marks", "missed", "order", "pending", "totals", "unresolved", "whole")
 
     def __init__(self, batch: Batch, order: int, totals: Totals) -> None:
         rows = len(batch.bodies)
@@ -75,6 +77,7 @@ class Entry:
         self.unresolved = rows
         self.error: Exception | None = None
         self.missed: tuple[str, ...] = ()
+        self.at = math.inf
 
     def rows_in(self, state: State) -> list[int]:
         """The rows that are in one state."""
@@ -121,6 +124,8 @@ class _Flight:
 class Window:
     """Args:
     retains: whether a confirmed message stays until it is settled (brokerless).
+
+    ``now`` is for whoever applies outcomes to say when they came.
     """
 
     def __init__(self, *, max_messages: int, max_bytes: int, retains: bool) -> None:
@@ -131,6 +136,7 @@ class Window:
         self.nbytes = 0
         self.unconfirmed = 0
         self.totals = Totals()
+        self.now = math.inf
         self.next_position = 0
         self._order = 0
         self._firsts: list[int] = []
@@ -268,6 +274,7 @@ class Window:
                 entry.totals.confirmed += rows
             self.unconfirmed -= rows
             entry.pending = 0
+            entry.at = self.now
             resolved = not self.retains
         elif outcome.kind is OutcomeKind.SETTLED and entry.whole is State.CONFIRMED and self.retains:
             old, new = State.CONFIRMED, State.SETTLED
@@ -327,6 +334,7 @@ class Window:
         if old is State.PENDING:
             self.unconfirmed -= rows
             entry.pending -= rows
+            entry.at = self.now
         resolved = new is not State.CONFIRMED or not self.retains
         if resolved and (old is State.PENDING or (old is State.CONFIRMED and self.retains)):
             whole = rows == len(entry.batch)

@@ -62,6 +62,7 @@ def command(
 ) -> int:
     """Receive, report, and say by the exit status how it went."""
     from simlink.channels import channel as channels
+    from simlink.generators.source import as_source
     from simlink.running.signals import Interrupted, interruptible
     from simlink.serializers.lookup import serializer_for
     from simlink.verification import Verifier
@@ -76,7 +77,9 @@ def command(
         raise ConfigError("--faults goes with --verify SPEC")
     if invariants and spec is None:
         raise ConfigError("--invariants goes with --verify SPEC")
-    source = None if spec is None else with_faults(load_spec(spec, seed), faults)
+    source = None if spec is None else with_faults(load_spec(spec, seed, again=True), faults)
+    if count is None and source is not None and as_source(source).endless:
+        raise ConfigError(f"--verify: {spec} has no end: say with --count how many of its records were sent")
     reader = serializer_for(serializer, record_of(source))
     opened = (channels.topic if topic else channels.queue)(url, serializer=reader)
     stopped = joined = False

@@ -6,6 +6,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["load_generator", "load_spec", "record_of", "with_faults"]
 
 
-def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
+def load_spec(spec: str, seed: int | None, *, on_error: str = "stop", again: bool = False) -> Any:
     """The source that SPEC names.
 
     Args:
@@ -26,9 +27,10 @@ def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
             ``replay:FILE``, or ``-`` for NDJSON from standard input.
         seed: for what is drawn from one; None draws a random one.
         on_error: of a file's line that does not parse: "skip" (it is shown on stderr) or "stop".
+        again: it is to make what somebody else has made, so a random seed will not do.
 
     Raises:
-        ConfigError: there is nothing by that name, or it has no use for a seed.
+        ConfigError: there is nothing by that name, or it has no use for a seed, or needs one.
     """
     if spec == "-" or spec.startswith("replay:"):
         if seed is not None:
@@ -47,7 +49,7 @@ def load_spec(spec: str, seed: int | None, *, on_error: str = "stop") -> Any:
     module, colon, name = spec.partition(":")
     if colon and "(" not in module:
         return _from_module(spec, module, name, seed)
-    return _from_catalog(spec, seed)
+    return _from_catalog(spec, seed, again=again)
 
 
 def load_generator(spec: str, seed: int | None) -> Generator:
@@ -75,7 +77,7 @@ def record_of(found: Any) -> Any:
     return found.generator if isinstance(found, GeneratorSource) else found
 
 
-def _from_catalog(spec: str, seed: int | None) -> Any:
+def _from_catalog(spec: str, seed: int | None, *, again: bool) -> Any:
     """``clickstream``, or ``clickstream(users=100, format="iso")``: only names and plain values can be written."""
     from simlink.generators import catalog
 
@@ -94,6 +96,8 @@ def _from_catalog(spec: str, seed: int | None) -> Any:
             options[option] = value
     if seed is not None and "seed" in options:
         raise ConfigError(f"SPEC {spec!r} has a seed, and --seed is another one: give it once")
+    if again and seed is None and "seed" not in options:
+        raise ConfigError(f"SPEC {spec!r} is made again from its seed: give --seed, as the sender reported it")
     return make(**{"seed": seed, **options})
 
 
@@ -155,16 +159,22 @@ def _seeded(spec: str, found: Any, seed: int | None) -> Any:
     from simlink.generators.generator import Generator
 
     if inspect.isfunction(found):
-        takes_seed = "seed" in inspect.signature(found).parameters
-        if seed is not None and not takes_seed:
+        parameter = inspect.signature(found).parameters.get("seed")
+        if seed is not None and parameter is None:
             raise ConfigError(f"--seed: {spec} is a function that takes no seed")
-        made = _call(spec, found, {"seed": seed} if takes_seed else {})
-        # A function that gives an iterator is called anew for every pass; one that gives a generator was a recipe.
-        return (
-            made
-            if isinstance(made, Generator | FaultySource)
-            else (lambda: _call(spec, found, {"seed": seed} if takes_seed else {}))
-        )
+        # Its own default is as good as any other.
+        default = parameter is None or (seed is None and parameter.default is not parameter.empty)
+        options = {} if default else {"seed": seed}
+        made = _call(spec, found, options)
+        # A function that gives a generator was a recipe; one that gives an iterator is called anew for every pass.
+        if isinstance(made, Generator | FaultySource):
+            return made
+
+        @wraps(found)  # reports have its name
+        def again() -> Any:
+            return _call(spec, found, options)
+
+        return again
     if seed is None:
         return found
     if isinstance(found, Generator | FaultySource):

@@ -13,6 +13,7 @@ import numpy as np
 
 from simlink.channels.window import Entry, Totals
 from simlink.errors import SendTimeout
+from simlink.generators.arrivals import Arrivals
 from simlink.ledger.latency import Latencies
 from simlink.message import Batch, Key, Same
 from simlink.running.feed import Chunk, Encoder, Feed
@@ -391,6 +392,8 @@ class Engine:
             self._resolved = resolved
 
     def _book(self, entry: Entry, due: Seconds | float, now: float) -> None:
+        # Another thread may have heard of it while the source, or the channel, made this one wait.
+        now = min(now, entry.at)
         gone = entry.counts[2] + entry.counts[3]
         if not gone:
             count = len(entry.batch)
@@ -477,7 +480,7 @@ class Engine:
             latency_ms=self._latency.as_ms(),
             stall_seconds=round(pacer.stalled if pacer else self._stalled, 6),
             bad_lines=int(getattr(self.source, "bad_count", 0)),
-            negative_gaps=int(getattr(arrivals, "negative_gaps", 0)),
+            negative_gaps=arrivals.stepped_back(pacer.position) if pacer and isinstance(arrivals, Arrivals) else 0,
             interrupted=self.interrupted,
             running=not self.ended,
             error=None if self.error is None else str(self.error) or type(self.error).__name__,

@@ -59,10 +59,12 @@ class Report(Sheet):
             fault (not the channel's, see ``stall_seconds``) is above 50 ms. Then the load was not what was asked for.
         send_lag_ms: paced: from when a message was due until the window had taken it: p50, p90, p99, max.
         latency_ms: from when a message was due (unpaced: was handed over) until it was confirmed, in the same form. A
-            small batch that went out at once counts as its slowest message.
+            small batch that went out at once counts as its slowest message; while the source makes the run wait,
+            confirmations are looked for every 5 ms.
         stall_seconds: how long the channel made the run wait for room.
         bad_lines: of a replayed file: lines that did not parse.
-        negative_gaps: of a replayed file: rows that stepped back in time, and went out at once.
+        negative_gaps: of a file replayed at its own pace (``speed=``): rows that stepped back in time, and went out at
+            once.
         lost, duplicated, reordered, corrupt: None where nothing was verified.
         interrupted: stopped by a signal or by `Job.stop` before its end.
         running: it goes on.

@@ -142,6 +142,7 @@ def test_recorded_times_keep_their_pace_and_count_the_steps_back():
     assert schedule.negative_gaps == 2
     schedule.due(0, 6)
     assert schedule.negative_gaps == 2
+    assert [schedule.stepped_back(rows) for rows in (0, 2, 3, 5, 6, 99)] == [0, 0, 1, 1, 2, 2]
 
 
 def test_recorded_times_may_be_dates():

@@ -97,8 +97,10 @@ def test_every_command_has_its_help(cli, command):
         (["receive", "memory://x", "--idle", "0"], "--idle"),
         (["receive", "memory://x", "--start", "middle"], "earliest or new"),
         (["receive", "memory://x", "--out", "/nowhere/at/all"], "cannot write"),
-        (["receive", "memory://x", "--verify", "clickstream"], "no end"),
+        (["receive", "memory://x", "--verify", "clickstream", "--seed", "1"], "no end: say with --count"),
+        (["receive", "memory://x", "--verify", "clickstream", "--count", "1"], "give --seed"),
         (["brokers", "up", "kafak"], "did you mean kafka"),
+        (["brokers"], "a command is missing: down, status, up"),
         (["generate", "clickstream", "--count", "1", "--out", "-", "--format", "parquet"], "needs a file"),
     ],
 )
@@ -113,6 +115,15 @@ def test_an_expression_that_is_wrong_shows_where(cli):
     _, _, err = cli("send", "clickstream", "--to", "memory://x", "--count", "1", "--arrivals", text)
     assert "depth is from 0 to 1" in complaint(err)
     assert err.splitlines()[-2:] == [f"  {text}", "               ^"]
+
+
+@pytest.mark.parametrize(
+    "args", [["send", "clickstream"], ["receive", "memory://x", "--cuont", "1"], ["demo", "--count", "0"]]
+)
+def test_bad_usage_is_json_too_where_json_was_asked_for(cli, args):
+    status, out, err = cli(*args, "--json")
+    assert (status, list(json.loads(out))) == (2, ["error"])
+    assert json.loads(out)["error"] in complaint(err)
 
 
 def test_an_error_is_json_too_where_json_was_asked_for(cli):
@@ -273,6 +284,7 @@ def test_send_takes_an_object_of_a_module(cli, url, tmp_path, monkeypatch):
         "from simlink import fields\n"
         "orders = simlink.record('orders', n=fields.integer(0, 10**6))\n"
         "def made(seed=None): return orders.with_seed(seed)\n"
+        "def sown(seed=4): return orders.with_seed(seed)\n"
         "def listed(): return [{'i': i} for i in range(7)]\n"
         "values = [1, 2, 3]\n"
     )
@@ -280,9 +292,11 @@ def test_send_takes_an_object_of_a_module(cli, url, tmp_path, monkeypatch):
     for what, count in (("orders", 5), ("made", 5)):
         status, out, _ = cli("send", f"{name}:{what}", "--to", url, "--count", count, "--seed", 9, "--json")
         assert (status, json.loads(out)["sent"], json.loads(out)["seed"]) == (0, count, 9)
-    for what, count in (("listed", 7), ("values", 3)):
+    _, out, _ = cli("send", f"{name}:sown", "--to", url, "--count", 5, "--json")
+    assert json.loads(out)["seed"] == 4
+    for what, count, source in (("listed", 7, "listed"), ("values", 3, "values")):
         status, out, _ = cli("send", f"{name}:{what}", "--to", url, "--json")
-        assert (status, json.loads(out)["sent"]) == (0, count)
+        assert (status, json.loads(out)["sent"], json.loads(out)["source"]) == (0, count, source)
         assert "seed" in complaint(cli("send", f"{name}:{what}", "--to", url, "--seed", 1)[2])
 
 
@@ -459,6 +473,22 @@ def test_the_demo_proves_that_all_arrived():
         done.report["received"]["unique"],
         done.report["received"]["lost"],
     ) == (True, 5_000, 5_000, 0)
+
+
+@pytest.mark.parametrize("faults", [(), ("--faults", "drop(0.01), truncate(0.01)")])
+def test_protobuf_is_sent_and_verified_by_the_name_of_the_record(cli, url, faults):
+    """Both ends derive the message from SPEC, also under faults."""
+    given = ("--count", 500, "--seed", 3, "--serializer", "protobuf", "--json", *faults)
+    with simlink.queue(url):
+        status, out, err = cli("send", "clickstream", "--to", url, *given)
+        assert (status, err.splitlines()[0], json.loads(out)["sent"]) == (0, f"clickstream → {url}: done", 500)
+        status, out, _ = cli("receive", url, "--verify", "clickstream", *given)
+    found = json.loads(out)
+    assert (found["received"], found["lost"], found["corrupt"]) == (500, 0, 0)
+    with simlink.queue(url, serializer=simlink.Protobuf(catalog.clickstream(seed=3))) as channel:
+        assert cli("send", "clickstream", "--to", url, *given[:6])[0] == 0
+        with channel.receiver() as rx:
+            assert rx.take(1) == catalog.clickstream(seed=3)[0:1]
 
 
 def test_faults_are_sent_and_verified(cli):

@@ -92,6 +92,32 @@ def test_a_replay_keeps_its_gaps(url, tmp_path):
     assert None is report.seed
 
 
+@pytest.mark.parametrize("recorded", ["file", "times"])
+def test_only_steps_back_that_were_sent_are_counted(url, tmp_path, recorded):
+    """A run looks ahead in its schedule; what it does not send then has not gone out at once either."""
+    times = [100.0, 100.1, 100.0, *(900.0, 800.0) * 200]
+    file = tmp_path / "r.ndjson"
+    file.write_text("".join(f'{{"time": {t}}}\n' for t in times))
+    pace = {"speed": 10.0} if recorded == "file" else {"arrivals": arrivals.from_timestamps(times, speed=10.0)}
+    report = simlink.run(simlink.replay(file), url, duration=0.3, progress=False, **pace)
+    assert (report.sent, report.negative_gaps) == (3, 1)
+
+
+def test_a_source_that_makes_the_run_wait_is_no_latency_of_the_channel(url):
+    """What another thread hears of meanwhile is confirmed then, and not when the run looks next."""
+    with simlink.queue(url) as channel:
+
+        def values():
+            yield 0
+            # That the source takes its time is what this is about; the confirmation comes some milliseconds in.
+            threading.Event().wait(1.5)
+            yield 1
+
+        report = simlink.run(values, channel, progress=False)
+    assert report.sent == 2
+    assert report.latency_ms["max"] < 1_400
+
+
 def test_bad_lines_are_reported(url, tmp_path):
     file = tmp_path / "r.ndjson"
     file.write_text('{"a": 1}\nnonsense\n{"a": 2}\n')

@@ -52,6 +52,11 @@ class Arrivals(ABC):
     depth: int = 0
     leaves: int = 1
 
+    def stepped_back(self, rows: int) -> int:
+        """Of a recorded schedule: how many of its first ``rows`` rows stepped back in time; of those asked for so far,
+        and looked for no further back than 8,192 steps. 0 elsewhere."""
+        return 0
+
     @abstractmethod
     def due(self, start: int, stop: int) -> Seconds:
         """The times of rows ``start … stop - 1`` in seconds since the start: absolute, ascending, none below 0. Fewer
@@ -257,6 +262,10 @@ class _Recorded(Arrivals):
         self.negative_gaps = max(self.negative_gaps, int(self._back[stop]))
         due: Seconds = self._due[start:stop]
         return due
+
+    def stepped_back(self, rows: int) -> int:
+        assert self.length is not None
+        return int(self._back[min(rows, self.length)])
 
     def with_speed(self, speed: float) -> Arrivals:
         """The same recording at another speed."""

@@ -237,6 +237,10 @@ class Replay(Source):
         return f"<Replay {self.name!r}, format={self.format}, on_error={self.on_error}, {self.bad_count} bad lines>"
 
 
+_STEPS = 8_192
+"""The latest steps back whose rows are known; a run never looks further ahead of what it sends."""
+
+
 class _Tape(Arrivals):
     """The times of a file, read along as they are asked for."""
 
@@ -255,6 +259,7 @@ class _Tape(Arrivals):
         self._first = self._previous = self._latest = 0.0
         self._begun = False
         self._back = 0
+        self._steps: deque[int] = deque(maxlen=_STEPS)
         self._over = False
 
     def _fill(self, count: int) -> None:
@@ -281,12 +286,17 @@ class _Tape(Arrivals):
             if not self._held:
                 break
             value, stepped_back = self._held.popleft()
-            self._back += stepped_back
+            if stepped_back:
+                self._back += 1
+                self._steps.append(self._next)
             if self._next >= start:
                 out.append(value)
             self._next += 1
         self.negative_gaps = max(self.negative_gaps, self._back)
         return np.array(out, np.float64)
+
+    def stepped_back(self, rows: int) -> int:
+        return self._back - sum(step >= rows for step in list(self._steps))
 
     def __repr__(self) -> str:
         return f"{self._source.name} at speed {self.speed:g}"
