@@ -44,12 +44,15 @@ def encode_key(key: Key | None) -> bytes | None:
     """The bytes that stand for a key on every transport.
 
     Raises:
-        ConfigError: the key is neither str, bytes nor int.
+        ConfigError: the key is neither str, bytes nor int, or a str with half a surrogate pair.
     """
     if key is None or isinstance(key, bytes):
         return key
     if isinstance(key, str):
-        return key.encode()
+        try:
+            return key.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"a key is text that UTF-8 can hold, not {key!r}") from error
     if isinstance(key, int) and not isinstance(key, bool):
         return b"%d" % key
     raise ConfigError(f"a key is str, bytes or int, not {type(key).__name__}: {key!r}")

@@ -154,13 +154,20 @@ class Channel(Sending):
         if (start is not None or reset) and not caps.replay:
             raise NotSupported(f"{self.url}: start= needs a transport that can replay")
         if at is not None and not caps.brokerless:
-            raise NotSupported(f"{self.url}: at= names a host to listen on; this transport has a broker")
+            raise NotSupported(f"{self.url}: at= names a host to listen on, and here nobody listens")
         if overflow == "drop" and (self.mode is Mode.QUEUE or caps.order is Order.DISPATCH):
             raise NotSupported(f"{self.url}: overflow='drop' is for topics without a broker")
         if prefetch is None:
             prefetch = 500 if caps.cross_process and not caps.brokerless else 65_536
-        elif prefetch < 1:
-            raise ConfigError(f"prefetch must be at least 1, not {prefetch}")
+        elif isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 1:
+            raise ConfigError(f"prefetch must be at least 1, not {prefetch!r}")
+        for name, seconds in (("idle", idle), ("settle_timeout", settle_timeout)):
+            if seconds is not None and (
+                isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0
+            ):
+                raise ConfigError(f"{name} is a number of seconds, not {seconds!r}")
+        if serializer is not None and not isinstance(serializer, Serializer):
+            raise ConfigError(f"serializer is a Serializer such as simlink.Json(), not {serializer!r}")
         options = ReceiverOptions(
             prefetch=prefetch, start=start, reset=reset, at=at, overflow=overflow, exclusive=exclusive
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simlink.channels.driver import Driver, Mode
@@ -44,7 +44,7 @@ def make_driver(
         InvalidURL, UnknownScheme, ConfigError, NotSupported, MissingExtra: before any I/O.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if not isinstance(url, str):
+    if not isinstance(url, str) and isinstance(url, Iterable) and not isinstance(url, bytes):
         return _over_urls(list(url), mode, given, channel)
     target = parse_url(url)
     cls = driver_class(target.scheme)

@@ -271,10 +271,13 @@ class Receiver:
         """``n`` decoded values, settled; or an error and all of them handed back at once.
 
         Raises:
-            ConfigError: ``n`` is above the receiver's hard bound (65,536, or ``prefetch`` where that is larger).
+            ConfigError: ``n`` is no number from 0 up, or above the receiver's hard bound (65,536, or ``prefetch`` where
+                that is larger).
             ReceiveTimeout: fewer came in time. DecodeError: one of them cannot be read (that one is rejected).
         """
         self._enter_call()
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ConfigError(f"take() takes a number of messages from 0 up, not {n!r}")
         hard = max(self._prefetch, 65_536)
         if n > hard:
             raise ConfigError(f"take({n}) is above the receiver's bound of {hard}; read in parts or raise prefetch=")

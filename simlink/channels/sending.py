@@ -8,6 +8,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from simlink.block import Block
@@ -96,8 +97,7 @@ class Sending:
         if isinstance(value, Message):
             if key is not None or headers is not None:
                 raise ConfigError("a Message has its own key and headers; give them there")
-            _checked_headers(value.headers)
-            batch = self._stamp(Batch.of([value]))
+            batch = self._stamp(Batch.of([_checked_message(value)]))
         else:
             serializer = self._serializer or self.serializer
             batch = self._compose(
@@ -129,11 +129,12 @@ class Sending:
             wait: False returns at once with a pending receipt.
 
         Raises:
+            ConfigError: the values have no end, or are one text, bytes or mapping, which would be taken apart.
             BatchError: some were refused; ``failed`` has the rows. SendTimeout: as for `send`; where only the first of
                 many were handed over in time, its ``receipt`` says which. Otherwise as `send`.
         """
         deadline = _deadline(timeout)
-        rows: Block | Batch | list[Any] = values if isinstance(values, Block | Batch | list) else list(values)
+        rows: Block | Batch | list[Any] = values if isinstance(values, Block | Batch | list) else _read(values)
         if isinstance(rows, list) and any(isinstance(row, Message) for row in rows[:1]):
             rows = _batch_of(rows)
         if isinstance(rows, Batch):
@@ -287,8 +288,46 @@ def _batch_of(rows: list[Any]) -> Batch:
     for at, row in enumerate(rows):
         if not isinstance(row, Message):
             raise ConfigError(f"the first value is a Message, so all of them must be: value {at} is {row!r:.80}")
-        _checked_headers(row.headers)
+        _checked_message(row)
     return Batch.of(rows)
+
+
+def _read(values: Iterable[Any]) -> list[Any]:
+    """All of them."""
+    from simlink.generators.generator import Generator
+
+    if isinstance(values, Generator) and values.length is None:
+        raise ConfigError(f"send_many sends all there is, and {values.name} has no end: give it take(n), or use run()")
+    if isinstance(values, str | bytes | bytearray | Mapping):
+        raise ConfigError(f"send_many takes many values: send one {type(values).__name__} with send()")
+    if not isinstance(values, Iterable):
+        raise ConfigError(f"send_many takes many values, not {values!r:.80}")
+    return list(values)
+
+
+def _checked_message(message: Message) -> Message:
+    """A Message of the user's own. A column that no driver can write must not come as far as a driver."""
+    _checked_headers(message.headers)
+    wrong = next((name for name, kinds in _COLUMNS.items() if not isinstance(getattr(message, name), kinds)), None)
+    if wrong is not None:
+        kind = type(getattr(message, wrong)).__name__
+        hint = "; a serializer's dumps() makes them" if wrong == "body" else ""
+        raise ConfigError(f"a Message's {wrong} is {_COLUMNS[wrong][0].__name__}, not {kind}{hint}")
+    if message.producer is not None and len(message.producer) != 16:
+        raise ConfigError(f"a Message's producer has 16 bytes, not {len(message.producer)}")
+    if message.sequence is not None and message.sequence < 0:
+        raise ConfigError(f"a Message's sequence counts from 0, and is not {message.sequence}")
+    return message
+
+
+_COLUMNS: Mapping[str, tuple[type, ...]] = {
+    "body": (bytes,),
+    "key": (bytes, NoneType),
+    "content_type": (str, NoneType),
+    "producer": (bytes, NoneType),
+    "sequence": (int, NoneType),
+    "timestamp": (int, NoneType),
+}
 
 
 def _empty(column: Sequence[Any]) -> bool:
@@ -301,12 +340,23 @@ def _empty(column: Sequence[Any]) -> bool:
 def _checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     if not headers:
         return EMPTY_HEADERS
+    if not isinstance(headers, Mapping):
+        raise ConfigError(f"headers are a mapping, text → text, not {headers!r:.80}")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigError(f"headers are text → text, not {name!r}: {value!r}")
         if name.startswith("simlink-"):
             raise ConfigError(f"the header {name!r} is simlink's own")
+        if not (name.isascii() and value.isascii()):
+            _check_utf8(name, value)
     return dict(headers)
+
+
+def _check_utf8(name: str, value: str) -> None:
+    try:
+        _ = (name.encode(), value.encode())
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"headers are text that UTF-8 can hold, not {name!r}: {value!r}") from error
 
 
 def _failure(receipt: Receipt, url: str) -> SendError:

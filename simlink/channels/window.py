@@ -63,7 +63,19 @@ class Entry:
     closed, on the sender's clock.
     """
 
-    __slots__ = ("at", "batch", "counts", "error", "marks", "missed", "order", "pending", "totals", "unresolved", "whole")
+    __slots__ = (
+        "at",
+        "batch",
+        "counts",
+        "error",
+        "marks",
+        "missed",
+        "order",
+        "pending",
+        "totals",
+        "unresolved",
+        "whole",
+    )
 
     def __init__(self, batch: Batch, order: int, totals: Totals) -> None:
         rows = len(batch.bodies)

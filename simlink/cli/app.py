@@ -67,7 +67,7 @@ def _invoke(arguments: list[str]) -> int:
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
         hint = f" (see {where.command_path} --help)" if where is not None else ""
-        message = _wrong_usage(error)
+        message = error.format_message()
         _complain(f"{message}{hint}")
         _emit_error(message, arguments)
         return error.exit_code
@@ -91,14 +91,6 @@ def _invoke(arguments: list[str]) -> int:
         if not getattr(error, "reported", False):
             _emit_error(message, arguments)
         return 2 if isinstance(error, ConfigError | MissingExtra) else 1
-
-
-def _wrong_usage(error: click.ClickException) -> str:
-    """What is wrong, in a line. A group without a command has its whole help for a message."""
-    where = getattr(error, "ctx", None)
-    if isinstance(error, click.exceptions.NoArgsIsHelpError) and isinstance(getattr(where, "command", None), click.Group):
-        return f"a command is missing: {', '.join(where.command.list_commands(where))}"
-    return error.format_message()
 
 
 def _emit_error(message: str, arguments: list[str]) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import click
 
 
-@click.group(help="Real brokers on this machine, without containers; they stay until they are told to end.")
+# Without a command it says so in one line, as everything that is wrong; click's default is its whole help.
+@click.group(
+    help="Real brokers on this machine, without containers; they stay until they are told to end.",
+    no_args_is_help=False,
+)
 def command() -> None:
     """The group."""
 

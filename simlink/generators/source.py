@@ -257,6 +257,8 @@ def as_source(source: Any) -> Source:
         return GeneratorSource(source)
     if isinstance(source, str | bytes | bytearray | Mapping):
         raise ConfigError(f"a source is many values: to send one {type(source).__name__}, put it in a list")
+    if hasattr(source, "iterrows"):
+        raise ConfigError("a DataFrame is read by its columns: give its to_dict('records'), or fit() it")
     if isinstance(source, AsyncIterable) or inspect.isasyncgenfunction(source) or inspect.iscoroutinefunction(source):
         raise ConfigError("a source is read without an event loop: give an iterator, not an async one")
     if isinstance(source, Sequence):

@@ -52,7 +52,9 @@ class Encoder:
             return self._encode(values, first), None
         except EncodeError as error:
             row = error.row or 0
-            failure = EncodeError(f"record {first + row} cannot be sent: {error}", row=first + row)
+            # The row within these values means nothing to anybody else.
+            why = str(error).removeprefix(f"row {row}: ")
+            failure = EncodeError(f"record {first + row} cannot be sent: {why}", row=first + row)
             failure.__cause__ = error
             return (self._encode(values[:row], first) if row else None), failure
         except Exception as error:
