@@ -54,6 +54,8 @@ _FIRST_CHUNK = 256
 _MAX_CHUNK = 4_096
 _SLOW, _QUICK = 0.05, 0.01
 _PATIENCE = 30.0
+_FOREVER = 1e6
+"""Seconds: eleven days. Libraries that count milliseconds in 32 bits can still wait that long."""
 _REOPEN = 2.0
 """Seconds that joining again may take at least: a handshake must not fail because somebody asks every 0.1 s."""
 
@@ -167,13 +169,14 @@ class Receiver:
         self._stopping = True
         self._driver.wake()
 
-    def close(self, timeout: float = 30.0) -> None:
-        """Send the verdicts, give back what is unsettled, leave. Idempotent; from any thread.
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Send the verdicts, give back what is unsettled, leave, within ``timeout`` seconds (None waits for ever).
+        Idempotent; from any thread.
 
         What the application holds right now is acknowledged (unless ``settle="manual"``), or handed back when this is
         called while an exception is being handled.
         """
-        self._finish(sys.exception(), timeout)
+        self._finish(sys.exception(), _FOREVER if timeout is None else timeout)
 
     def _finish(self, error: BaseException | None, timeout: float) -> None:
         with self._hands.lock:
@@ -273,7 +276,8 @@ class Receiver:
         Raises:
             ConfigError: ``n`` is no number from 0 up, or above the receiver's hard bound (65,536, or ``prefetch`` where
                 that is larger).
-            ReceiveTimeout: fewer came in time. DecodeError: one of them cannot be read (that one is rejected).
+            ReceiveTimeout: fewer came in time. ChannelClosed: `stop` or `close` was called meanwhile.
+            DecodeError: one of them cannot be read (that one is rejected).
         """
         self._enter_call()
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
@@ -290,6 +294,11 @@ class Receiver:
             while len(values) < n:
                 self._drop_revoked()
                 if self._hand is None and not self._next_hand(deadline, limit=n - len(values)):
+                    if self._stopping:
+                        raise ChannelClosed(
+                            f"the receiver of {self.channel.url} was stopped; {len(values)} of {n} messages had come"
+                            " and were handed back"
+                        )
                     raise ReceiveTimeout(
                         f"{len(values)} of {n} messages came to {self.url} within {timeout:g} s; they were handed back",
                         url=self.channel.url,

@@ -69,6 +69,8 @@ def command(
 
     if start not in (None, "earliest", "new"):
         raise ConfigError(f"--start is earliest or new, not {start!r}")
+    if not timeout >= 0:
+        raise ConfigError(f"--timeout is a number of seconds, not {timeout:g}")
     if idle is not None and not idle > 0:
         raise ConfigError(f"--idle is a number of seconds above 0, not {idle:g}")
     if seed is not None and spec is None:

@@ -235,6 +235,8 @@ def prepare(
     """
     show = chosen(progress)
     origin = as_source(source)
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0):
+        raise ConfigError(f"timeout is a number of seconds, or None to wait for ever, not {timeout!r}")
     if due is None and on_overload != "lag":
         raise ConfigError(f"on_overload={on_overload!r} is about a pace: give rate=, arrivals= or speed=")
     checked = _checked_headers(headers)

@@ -374,3 +374,27 @@ def test_after_a_fork_a_channel_is_dead_in_the_child_and_alive_in_the_parent(url
             os.close(read)
             os.waitpid(pid, 0)
         assert rx.take(1) == [1]
+
+
+@pytest.mark.parametrize("end", ["stop", "close"])
+def test_who_waits_for_ever_for_many_hears_of_the_end(url, end):
+    with queue(url) as channel:
+        channel.send(1)
+        rx = channel.receiver()
+        rx.open()
+        waiting = threading.Timer(0.1, getattr(rx, end))
+        waiting.start()
+        with pytest.raises(ChannelClosed, match="1 of 3 messages had come and were handed back"):
+            rx.take(3, timeout=None)
+        waiting.join()
+        rx.close(timeout=None)
+        with channel.receiver() as other:
+            assert other.take(1) == [1]
+
+
+def test_closing_a_receiver_may_take_for_ever(url):
+    with queue(url) as channel:
+        rx = channel.receiver(dead_letter=f"{url}.dead")
+        rx.open()
+        rx.close(timeout=None)
+        assert rx.closed

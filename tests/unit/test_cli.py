@@ -94,6 +94,8 @@ def test_every_command_has_its_help(cli, command):
         (["receive", "memory://x", "--faults", "drop(1)"], "goes with --verify"),
         (["send", "clickstream", "--to", "memory://x", "--count", "1", "--faults", "dorp(1)"], "no fault 'dorp'"),
         (["send", "clickstream", "--to", "memory://x", "--count", "1", "--since", "2025-01-01"], "give rate="),
+        (["send", "clickstream", "--to", "memory://x", "--count", "1", "--timeout", "-1"], "timeout is a number"),
+        (["receive", "memory://x", "--timeout", "nan"], "--timeout is a number"),
         (["receive", "memory://x", "--idle", "0"], "--idle"),
         (["receive", "memory://x", "--start", "middle"], "earliest or new"),
         (["receive", "memory://x", "--out", "/nowhere/at/all"], "cannot write"),
