@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 
 import click
 
-from simlink.cli.output import emit
+from simlink.cli.output import emit, say
 from simlink.cli.overview import COMMANDS
 from simlink.errors import ConfigError, MissingExtra, SimlinkError
 
@@ -60,9 +62,13 @@ def invoke(arguments: list[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without the letters of a record shows a '?' for each, and no error.
+        sys.stdout.reconfigure(errors="replace")
     try:
         result = group.main(arguments, prog_name="simlink", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return int(result or 0)
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
@@ -95,7 +101,9 @@ def _invoke(arguments: list[str]) -> int:
 
 def _emit_error(message: str, arguments: list[str]) -> None:
     if "--json" in arguments:
-        emit({"error": message})
+        # What is wrong may be standard output itself.
+        with suppress(OSError):
+            emit({"error": message})
 
 
 def _complain(message: str) -> None:
@@ -103,4 +111,4 @@ def _complain(message: str) -> None:
     lines = message.splitlines()
     pointer = lines[-2:] if lines and lines[-1].strip() == "^" else []
     line = " ".join(" ".join(lines[: len(lines) - len(pointer)]).split())
-    sys.stderr.write("\n".join([f"simlink: {line}", *pointer, ""]))
+    say("\n".join([f"simlink: {line}", *pointer]))

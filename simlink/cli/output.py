@@ -9,16 +9,23 @@ from typing import Any
 
 __all__ = ["emit", "finite", "say"]
 
+# The standard streams may be None: closed by whoever started this, who then wants to hear nothing.
+
 
 def say(text: object) -> None:
     """A line on stderr."""
+    if sys.stderr is None:
+        return
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def emit(values: dict[str, Any]) -> None:
     """One JSON object, the last line on stdout."""
-    sys.stdout.write(json.dumps(finite(values), ensure_ascii=False, default=str) + "\n")
+    if sys.stdout is None:
+        return
+    ascii_only = (sys.stdout.encoding or "").replace("-", "").lower() != "utf8"
+    sys.stdout.write(json.dumps(finite(values), ensure_ascii=ascii_only, default=str) + "\n")
     sys.stdout.flush()
 
 

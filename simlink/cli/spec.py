@@ -40,6 +40,8 @@ def load_spec(spec: str, seed: int | None, *, on_error: str = "stop", again: boo
         def shown(line: Any) -> None:
             say(f"line {line.line} does not parse ({line.reason}), skipped: {line.text[:200]}")
 
+        if spec == "-" and sys.stdin is None:
+            raise ConfigError("SPEC -: standard input is closed")
         where: Any = sys.stdin.buffer if spec == "-" else spec.removeprefix("replay:")
         if where == "":
             raise ConfigError("replay: names no file, as in replay:access.log")
