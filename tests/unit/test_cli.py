@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
-import os
 import signal
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +16,6 @@ import simlink
 from simlink.cli import main
 from simlink.generators import catalog
 from tests.support.command import Command, run_simlink
-
-ROOT = Path(simlink.__file__).parent.parent
 
 
 @pytest.fixture
@@ -130,35 +126,6 @@ def test_bad_usage_is_json_too_where_json_was_asked_for(cli, args):
     status, out, err = cli(*args, "--json")
     assert (status, list(json.loads(out))) == (2, ["error"])
     assert json.loads(out)["error"] in complaint(err)
-
-
-@pytest.mark.parametrize(
-    ("args", "how", "status", "out", "err"),
-    [
-        ("send SPEC:one --to memory://x --json", ">&-", 0, "", "values → memory://x: done"),
-        ("send SPEC:one --to memory://x --json", "2>&-", 0, '"sent": 1', ""),
-        ("send SPEC:one --to memory://x --json", ">/dev/full", 1, "", "simlink: [Errno 28]"),
-        ("send memory --to memory://x", "2>&-", 2, "", ""),
-        ("send - --to memory://x", "<&-", 2, "", "simlink: SPEC -: standard input is closed"),
-        ("preview SPEC:one", ">&-", 0, "", ""),
-        ("preview SPEC:one", "", 0, "????", ""),
-        ("send SPEC:one --to memory://x --key b --json", "", 2, r"\u043a\u043b\u044e\u0447", r"known: \u043a"),
-    ],
-)
-def test_standard_streams_that_are_closed_or_cannot_hold_it(tmp_path, args, how, status, out, err):
-    """As a service may be started; and in a locale that has no such letters."""
-    (tmp_path / "shop.py").write_text("one = [{'ключ': 1}]\n", encoding="utf-8")
-    command = f"{sys.executable} -m simlink.cli {args.replace('SPEC', 'shop')} {how}"
-    done = subprocess.run(
-        ["/bin/sh", "-c", command],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-    )
-    assert "Traceback" not in done.stderr
-    assert (done.returncode, out in done.stdout, err.replace("→", r"\u2192") in done.stderr) == (status, True, True)
 
 
 def test_an_error_is_json_too_where_json_was_asked_for(cli):
