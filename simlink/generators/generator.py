@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from simlink.generators.preview import Preview
 
 __all__ = ["BLOCK_ROWS", "Generator"]
+
+_ROWS = 2**63
 
 
 class Generator(ABC):
@@ -133,17 +136,23 @@ class Generator(ABC):
 
         Raises:
             IndexError: a row beyond the end, or counted from the end of a generator that has none.
+            TypeError: neither a row nor a slice.
             ConfigError: a slice without a stop of a generator without an end.
         """
         if isinstance(index, slice):
             return self._slice(index)
-        row = index
+        try:
+            row = operator.index(index)
+        except TypeError:
+            raise TypeError(f"{self.name}: [row] or [start:stop] gives records, not {index!r}") from None
         if row < 0:
             if self.length is None:
                 raise IndexError(f"{self.name} has no end to count from: {index}")
             row += self.length
         if row < 0 or (self.length is not None and row >= self.length):
             raise IndexError(f"row {index} of {self.name}, which has {self.length} records")
+        if row >= _ROWS:
+            raise IndexError(f"row {index} of {self.name}: rows are counted in 63 bits")
         k, at = divmod(row, BLOCK_ROWS)
         return self.block(k)[at : at + 1].rows()[0]
 
@@ -225,6 +234,8 @@ class Generator(ABC):
         """The first ``n`` records as a table: text in a terminal, HTML in a notebook."""
         from simlink.generators.preview import Preview
 
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ConfigError(f"preview: expected a number of records from 0 up, not {n!r}")
         return Preview(
             self.name, self.seed, list(self.schema), self[: n if self.length is None else min(n, self.length)]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -65,18 +65,29 @@ def verify(
 
     Raises:
         ConfigError: no count for an endless source; an ``on`` field that is not there, or whose values repeat;
-            invariants of several senders, or of a source with faults, which break them on purpose.
+            what is no receiver; invariants of several senders, or of a source with faults, which break them on purpose.
         NotSupported: the transport carries no identity, and ``on`` is not given.
         StateError, ConfigError: the source has been read, and cannot be made again, or it ends before ``count``.
         ReceiveError and its kind: the receiving end broke.
     """
-    receivers = [receiver] if isinstance(receiver, Receiver) else list(receiver)
+    receivers = _each(receiver)
     verifier = Verifier(receivers, source, count=count, on=on, senders=senders, invariants=invariants)
+    if verifier.complete:
+        return verifier.result()
     if len(receivers) == 1:
         _read(verifier, receivers[0], timeout)
     else:
         _read_all(verifier, receivers, timeout)
     return verifier.result()
+
+
+def _each(receiver: Receiver | Sequence[Receiver]) -> list[Receiver]:
+    alone = isinstance(receiver, Receiver | str) or not isinstance(receiver, Iterable)
+    receivers: list[Any] = [receiver] if alone else list(receiver)
+    for one in receivers:
+        if not isinstance(one, Receiver):
+            raise ConfigError(f"verify reads receivers, as channel.receiver() makes them, not {one!r:.80}")
+    return receivers
 
 
 def _read(verifier: Verifier, receiver: Receiver, timeout: float | None) -> None:
@@ -166,7 +177,7 @@ class Verifier:
         for invariant in invariants:
             if not (hasattr(invariant, "add") and hasattr(invariant, "violations") and hasattr(invariant, "name")):
                 raise ConfigError(f"an invariant has name, add() and violations(), which {invariant!r} has not")
-        self._receivers = [receiver] if isinstance(receiver, Receiver) else list(receiver)
+        self._receivers = _each(receiver)
         if not self._receivers:
             raise ConfigError("verify reads at least one receiver")
         receiver = self._receivers[0]

@@ -94,3 +94,36 @@ def test_a_record_that_cannot_be_written_has_one_number(channel):
     with pytest.raises(EncodeError) as caught:
         simlink.run((x for x in ["a", "b\nc"]), channel.url, serializer=simlink.Text(), progress=False)
     assert str(caught.value).startswith("record 1 cannot be sent: Text writes one line")
+
+
+def test_nothing_was_sent_and_nothing_is_waited_for(channel):
+    with channel.receiver() as rx:
+        found = simlink.verify(rx, [1, 2, 3], count=0, timeout=None)
+    assert (found.ok, found.expected, found.received) == (True, 0, 0)
+
+
+@pytest.mark.parametrize("what", ["memory://x", 5, None, ["memory://x"]])
+def test_only_receivers_are_verified(channel, what):
+    for receiver in (what, channel):
+        with pytest.raises(ConfigError, match=r"verify reads receivers, as channel.receiver\(\) makes them"):
+            simlink.verify(receiver, [1])
+
+
+@pytest.mark.parametrize(
+    ("look", "error", "message"),
+    [
+        (lambda g: g["n"], TypeError, r"x: \[row\] or \[start:stop\] gives records, not 'n'"),
+        (lambda g: g[1.5], TypeError, "gives records, not 1.5"),
+        (lambda g: g[2**63], IndexError, "rows are counted in 63 bits"),
+        (lambda g: g.preview(-1), ConfigError, "preview: expected a number of records from 0 up, not -1"),
+    ],
+)
+def test_rows_that_there_cannot_be(look, error, message):
+    with pytest.raises(error, match=message):
+        look(simlink.record("x", n=fields.sequence(), seed=1))
+
+
+def test_a_function_of_one_value_behind_a_pipe():
+    wrong = simlink.record("x", n=fields.sequence() | (lambda value: 5), seed=1)
+    with pytest.raises(ConfigError, match=r"x.n: .* one value a row, not 5; map\(\) takes a function of one value"):
+        wrong[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,11 @@ class Mapped(Field):
         def make(context: Context) -> Column:
             result = self.function(as_array(inner.make(context)))
             if not isinstance(result, np.ndarray):
+                if not isinstance(result, Iterable):
+                    raise ConfigError(
+                        f"{path}: the function after | gets a whole column and must return one value a row, "
+                        f"not {result!r:.80}; map() takes a function of one value"
+                    )
                 result = object_array(list(result))
             if result.shape != (context.length,):
                 raise ConfigError(
