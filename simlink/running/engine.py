@@ -13,7 +13,7 @@ import numpy as np
 
 from simlink.channels.window import Entry, Totals
 from simlink.errors import SendTimeout
-from simlink.generators.arrivals import Arrivals
+from simlink.generators.arrivals.schedule import Arrivals
 from simlink.ledger.latency import Latencies
 from simlink.message import Batch, Key, Same
 from simlink.running.feed import Chunk, Encoder, Feed
