@@ -71,7 +71,7 @@ def load_generator(spec: str, seed: int | None) -> Generator:
 def record_of(found: Any) -> Any:
     """What has the fields of the records that SPEC names, for a serializer that derives a message from them: the
     generator, also below faults; anything else as it is."""
-    from simlink.generators.faulty import FaultySource
+    from simlink.generators.faults.faulty import FaultySource
     from simlink.generators.source import GeneratorSource
 
     if isinstance(found, FaultySource):
