@@ -11,7 +11,7 @@ CALLS = frozenset({"eval", "exec", "compile", "__import__", "execfile"})
 ATTRIBUTES = frozenset({("multiprocessing", "connection"), ("numpy", "load"), ("np", "load"), ("yaml", "load")})
 ALLOWED = {
     (
-        "generators/crew.py",
+        "generators/output/crew.py",
         "pickle",
     ): "whether an error can be handed over is tried by the helper process that has it, with nothing from elsewhere",
     ("block.py", "eval"): "a dict display over a schema's field names, which stand in it as literals quoted by repr()",
