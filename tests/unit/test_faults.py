@@ -161,6 +161,16 @@ def test_what_is_dropped_and_what_is_sent_twice():
     assert twice
 
 
+@pytest.mark.parametrize("ends", [faults.drop(0.2), faults.gap(0.002)])
+@pytest.mark.parametrize("within", [0, 300])
+def test_what_is_dropped_is_not_sent_twice_either(ends, within):
+    source = readings(5_000) | faults.duplicate(0.2, within=within) | ends
+    ids = Counter(JSON.loads(body)["id"] for _, body in sent(source))
+    marks = by_fault(source)
+    dropped, twice = ({label.row for label in marks[name]} for name in (ends.name, "duplicate"))
+    assert ids == {row: 1 + (row in twice) for row in range(5_000) if row not in dropped}
+
+
 def test_late_records_keep_their_time_and_their_order_among_the_others():
     source = readings(20_000) | faults.late(0.01, by=500)
     ids = [JSON.loads(body)["id"] for _, body in sent(source)]

@@ -212,6 +212,8 @@ class Reader:
             rows.append(own + base)
             kinds.append(np.where(layout.shift[own] > 0, _PUT_OFF, _ON_TIME))
             for at, behind in layout.copies:
+                if not layout.alive[at]:
+                    continue  # what is dropped is never sent, whichever fault came first
                 to = base + at + int(layout.shift[at]) + behind
                 if low <= to < high:
                     places.append(np.array([to]))
