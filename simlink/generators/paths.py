@@ -7,7 +7,7 @@ from typing import Any
 
 from simlink.errors import ConfigError, did_you_mean
 
-__all__ = ["get_at", "parts_of", "put_at"]
+__all__ = ["get_at", "has_at", "parts_of", "put_at"]
 
 Parts = tuple[str | int, ...]
 
@@ -47,6 +47,21 @@ def get_at(value: Any, parts: Parts, what: str) -> Any:
         else:
             raise _missing(value, part, what)
     return value
+
+
+def has_at(value: Any, parts: Parts) -> bool | None:
+    """Whether there is such a place, where `put_at` can put something; None where a None stands in the way."""
+    for part in parts:
+        if isinstance(value, Mapping):
+            key = part if part in value else str(part)
+            if key not in value:
+                return False
+            value = value[key]
+        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return None if value is None else False
+    return True
 
 
 def put_at(value: Any, parts: Parts, new: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 import threading
 import uuid
 from collections import Counter
@@ -398,6 +399,57 @@ def test_text_and_presets_make_faults():
 def test_what_makes_no_sense_is_refused(make):
     with pytest.raises(simlink.ConfigError):
         make()
+
+
+NESTED = {"list": [{"value": "1.5", "who": "a"}], "inside": {"when": 1_735_689_600_000}}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (faults.wrong_type(1e-9, "list.0.valeu"), "wrong_type: a record has no field 'valeu'; did you mean 'value'[?]"),
+        (faults.hot_key(1e-9, "list.3.value"), "hot_key: none of the first records has 'list.3.value'"),
+        (faults.spike(1e-9, "list.0.who"), "spike: 'list.0.who' is no number: 'a'"),
+        (faults.flap(1e-9, "inside", 1), "flap: 'inside' is no number: .*"),
+        (faults.drift(1e-9, "list", 1), "drift: 'list' is no number: .*"),
+        (faults.clock_skew(1e-9, 5, "list.0.who"), "clock_skew: 'list.0.who': 'a' is not an ISO 8601 time"),
+        (faults.clock_skew(1e-9, 5, "inside.when", per="list.0.wo"), "clock_skew: a record has no field 'wo'.*"),
+        (faults.stuck(1e-9, "list.0.value", per="inside.wo"), "stuck: a record has no field 'wo'.*"),
+        (faults.gap(1e-9, per="wo"), "gap: a record has no field 'wo'.*"),
+    ],
+)
+def test_a_field_deep_inside_is_looked_for_before_the_first_record(fault, said):
+    """At such a rate nothing would be said for the first hundred million records."""
+    with pytest.raises(simlink.ConfigError) as caught:
+        simlink.record("r", **NESTED, seed=1) | fault
+    assert re.fullmatch(said, str(caught.value))
+
+
+def test_clocks_are_not_put_off_by_ages():
+    with pytest.raises(simlink.ConfigError, match="at most 1e11"):
+        faults.clock_skew(1.0, by=1e12)
+    with pytest.raises(simlink.ConfigError, match="only the years 1 to 9999"):
+        simlink.record("r", at="2025-01-01T00:00:00Z", seed=1) | faults.clock_skew(1.0, -9e10, "at")
+    with pytest.raises(simlink.ConfigError, match="only the years 1 to 9999"):
+        simlink.record("r", at="2025-01-01T00:00:00Z", seed=1) | faults.clock_skew(1.0, 9e10, "at", per="at")
+
+
+@pytest.mark.parametrize("behind", [faults.wrong_type(1.0, "list.0.value"), faults.hot_key(1.0, "list.0.value", "x"),
+                                    faults.stuck(1.0, "list.0.value"), faults.drift(1.0, "list.0.value", 1),
+                                    faults.clock_skew(1.0, 5, "inside.when"),
+                                    faults.clock_skew(1.0, 5, "inside.when", per="list.0.who")])  # fmt: skip
+def test_what_is_made_text_of_has_nothing_inside_to_change(behind):
+    """A fault of a field that an earlier one took away with what it stood in."""
+    source = simlink.record("r", **NESTED, seed=1).take(100) | faults.wrong_type(0.5) | behind
+    rows = [row for chunk in source.chunks() for row in chunk]
+    gone = [row for row in rows if isinstance(row[behind.field.partition(".")[0]], str)]
+    assert 10 < len(gone) < 90
+    assert Counter(label.fault for label in source.labels()) == source.injected()
+
+
+def test_a_number_that_would_be_none_is_left():
+    source = simlink.record("r", x=5.0, y="nan", seed=1).take(10) | faults.spike(1.0, "x", 1e308)
+    assert source.injected() == {"spike": 0}
 
 
 def test_on_a_field_is_refused(url):

@@ -110,7 +110,14 @@ class Fault:
         """Raises ConfigError where the source's fields, so far as they are known, are not what it needs."""
 
     def ready(self, context: Context) -> None:
-        """Called once, before anything else: what can be learnt from the source's first block."""
+        """Called once, before anything else: what can be learnt from the source's first block.
+
+        Raises:
+            ConfigError: that it is not what the fault needs.
+        """
+        per = self._arguments.get("per")
+        if per is not None and context.base(0):
+            get_at(context.first(), parts_of(per), self.name)
 
     def hits(self, block: int, rows: int) -> Rows:
         """The offsets in a block that it strikes."""

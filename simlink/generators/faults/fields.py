@@ -17,12 +17,14 @@ from simlink.generators.arrivals.clock import check_number
 from simlink.generators.faults.fault import Context, Fault, Layout, OrderFault, _places
 from simlink.generators.faults.times import later
 from simlink.generators.field import BLOCK_ROWS
-from simlink.generators.paths import Parts, get_at, parts_of, put_at
+from simlink.generators.paths import Parts, get_at, has_at, parts_of, put_at
 
 __all__ = ["FieldFault", "clock_skew", "drift", "flap", "gap", "hot_key", "spike", "stuck", "wrong_type"]
 
 Change: TypeAlias = tuple[int, Any, dict[str, Any]]
 _NOTHING = object()
+_MOST_SECONDS = 1e11
+"""Three thousand years."""
 
 
 class FieldFault(Fault):
@@ -40,10 +42,30 @@ class FieldFault(Fault):
                 if name not in names:
                     raise ConfigError(f"{self.name}: no field {field!r}{did_you_mean(name, names)}")
 
+    def ready(self, context: Context) -> None:
+        """Refuse a field that none of the source's first records has, or in none of which it can be changed.
+
+        Where a later record has no such place (an element of a shorter list, another branch of a union, what an earlier
+        fault made text of), it is left as it is.
+        """
+        super().ready(context)
+        if self.field is None:
+            return
+        values = context.base(0)
+        found = [has_at(value, self.parts) for value in values]
+        if values and not any(there is not False for there in found):
+            get_at(values[0], self.parts, self.name)
+            raise ConfigError(f"{self.name}: none of the first records has {self.field!r}")
+        there = [get_at(value, self.parts, self.name) for value, there in zip(values, found, strict=True) if there]
+        self.fits([value for value in there if value is not None])
+
+    def fits(self, values: list[Any]) -> None:
+        """Raises ConfigError where none of these, of which none is None, can be changed."""
+
     def edit(self, context: Context, block: int, values: list[Any], layout: Layout) -> Iterator[Change]:
         """What is to stand in a block instead: (offset, record, detail)."""
         for at in self.hits(block, len(values)).tolist():
-            if layout.alive[at]:
+            if layout.alive[at] and has_at(values[at], self.parts):
                 yield from self._edited(context, block, at, values[at])
 
     def _edited(self, context: Context, block: int, at: int, value: Any) -> Iterator[Change]:
@@ -100,21 +122,18 @@ class _ClockSkew(FieldFault):
 
     def __init__(self, p: float, by: float, field: str, per: str | None, seed: int | None) -> None:
         super().__init__(p, field, seed, by=by, per=per)
-        if isinstance(by, bool) or not isinstance(by, int | float) or not math.isfinite(by) or not by:
-            raise ConfigError(f"clock_skew: by is a finite number of seconds, not 0, not {by!r}")
+        if isinstance(by, bool) or not isinstance(by, int | float) or not 0 < abs(by) <= _MOST_SECONDS:
+            raise ConfigError(f"clock_skew: by is a number of seconds, not 0, at most 1e11 either way, not {by!r}")
         self.by = float(by)
         self.per = None if per is None else parts_of(per)
 
-    def change(self, context: Context, old: Any) -> Any:
-        return _NOTHING if old is None else later(old, self.by)
-
-    def _edited(self, context: Context, block: int, at: int, value: Any) -> Iterator[Change]:
-        if not self._struck(context, block, at, get_at(value, self.parts, self.name)):
-            yield from super()._edited(context, block, at, value)
-
-    def _struck(self, context: Context, block: int, at: int, old: Any) -> bool:
-        """Whether `wrong_type` has made something of the time that is no time any more."""
-        return isinstance(old, list) and old != get_at(context.base(block)[at], self.parts, self.name)
+    def fits(self, values: list[Any]) -> None:
+        if values:
+            try:
+                for seconds in (self.by, -self.by) if self.per is not None else (self.by,):
+                    later(values[0], seconds)
+            except ConfigError as error:
+                raise ConfigError(f"clock_skew: {self.field!r}: {error}") from None
 
     def edit(self, context: Context, block: int, values: list[Any], layout: Layout) -> Iterator[Change]:
         if self.per is None:
@@ -122,16 +141,33 @@ class _ClockSkew(FieldFault):
             return
         import numpy as np
 
-        who = [seeding.hash_value(get_at(value, self.per, self.name)) for value in values]
+        # Whose clock it is stands in the record as it was made, whatever became of it since.
+        who = [seeding.hash_value(get_at(value, self.per, self.name)) for value in context.base(block)]
         raw = seeding.hash_words(self._drawn_from, self._path, np.asarray(who, np.uint64))
         struck = seeding.to_uniform(raw) < self.p
         share = seeding.to_uniform(seeding.hash_words(self._drawn_from, f"{self._path}.by", np.asarray(who, np.uint64)))
         for at in np.flatnonzero(struck & layout.alive).tolist():
-            old = get_at(values[at], self.parts, self.name)
-            if old is not None and not self._struck(context, block, at, old):
+            if has_at(values[at], self.parts):
                 seconds = round((2.0 * float(share[at]) - 1.0) * self.by, 3)
-                detail = {"field": self.field, "was": old, "by": seconds}
-                yield at, put_at(values[at], self.parts, later(old, seconds)), detail
+                yield from self._skewed(context, block, at, values[at], seconds, {"by": seconds})
+
+    def _edited(self, context: Context, block: int, at: int, value: Any) -> Iterator[Change]:
+        yield from self._skewed(context, block, at, value, self.by, {})
+
+    def _skewed(
+        self, context: Context, block: int, at: int, value: Any, seconds: float, more: dict[str, Any]
+    ) -> Iterator[Change]:
+        old = get_at(value, self.parts, self.name)
+        if old is None:
+            return
+        try:
+            new = later(old, seconds)
+        except ConfigError:
+            # An earlier fault may have made something of the time that is no time any more: it is left.
+            if old == get_at(context.base(block)[at], self.parts, self.name):
+                raise
+            return
+        yield at, put_at(value, self.parts, new), {"field": self.field, "was": old, **more}
 
 
 class _Spike(FieldFault):
@@ -141,22 +177,32 @@ class _Spike(FieldFault):
         super().__init__(p, field, seed, factor=factor)
         self.factor = check_number("spike", "factor", factor)
 
+    def fits(self, values: list[Any]) -> None:
+        _numbers_among(values, self)
+
     def change(self, context: Context, old: Any) -> Any:
         return _arithmetic(old, lambda x: x * self.factor if x else self.factor)
 
 
+def _numbers_among(values: list[Any], fault: FieldFault) -> None:
+    if values and all(_arithmetic(value, lambda x: x) is _NOTHING for value in values):
+        raise ConfigError(f"{fault.name}: {fault.field!r} is no number: {values[0]!r:.100}")
+
+
 def _arithmetic(value: Any, function: Any) -> Any:
-    """A number, or its text, changed in its own form; `_NOTHING` for what is no number."""
+    """A number, or its text, changed in its own form; `_NOTHING` for what is no number, or what would be none."""
     if isinstance(value, str):
         try:
-            number = float(value)
+            number = function(float(value))
         except ValueError:
             return _NOTHING
         decimals = len(value.partition(".")[2])
-        return f"{function(number):.{decimals}f}"
+        return f"{number:.{decimals}f}" if math.isfinite(number) else _NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _NOTHING
     changed = function(value)
+    if not math.isfinite(changed):
+        return _NOTHING
     if isinstance(value, int):
         return round(changed)
     decimals = len(repr(value).partition(".")[2]) if "e" not in repr(value) else 15
@@ -205,7 +251,7 @@ class _SensorFault(FieldFault):
         done: set[int] = set()
         for at, since, count, start in self.lasting.of(self, context, block, len(values)):
             # Episodes may overlap; the earlier one has its way.
-            if at in done or not layout.alive[at]:
+            if at in done or not layout.alive[at] or not has_at(values[at], self.parts):
                 continue
             old = get_at(values[at], self.parts, self.name)
             new = self.during(old, since, count, start)
@@ -232,6 +278,9 @@ class _Drift(_SensorFault):
         super().__init__(p, field, per, length, seed, by=by)
         self.by = _offset("drift", by)
 
+    def fits(self, values: list[Any]) -> None:
+        _numbers_among(values, self)
+
     def during(self, old: Any, since: int, count: int, start: Any) -> Any:
         return _arithmetic(old, lambda x: x + self.by * (since + 1) / self.lasting.length)
 
@@ -242,6 +291,9 @@ class _Flap(_SensorFault):
     def __init__(self, p: float, field: str, by: float, per: str | None, length: int, seed: int | None) -> None:
         super().__init__(p, field, per, length, seed, by=by)
         self.by = _offset("flap", by)
+
+    def fits(self, values: list[Any]) -> None:
+        _numbers_among(values, self)
 
     def during(self, old: Any, since: int, count: int, start: Any) -> Any:
         return _arithmetic(old, lambda x: x + self.by) if count % 2 == 0 else _NOTHING

@@ -57,8 +57,15 @@ def later(value: Any, seconds: float) -> Any:
     """The same time so many seconds later, in the same form: a number of the same unit, text with as many decimals.
 
     Raises:
-        ConfigError: it is no time.
+        ConfigError: it is no time, or in no year from 1 to 9999.
     """
+    try:
+        return _later(value, seconds)
+    except OverflowError:
+        raise ConfigError(f"{value!r} and {seconds:g} seconds: only the years 1 to 9999 can be written") from None
+
+
+def _later(value: Any, seconds: float) -> Any:
     if _is_number(value):
         moved = value + seconds * 1e6 / _micros_a_unit(value)
         return round(moved) if isinstance(value, int) else moved
