@@ -180,13 +180,64 @@ def test_generate_writes_faults_and_labels(tmp_path):
     assert labels.read_bytes() == (tmp_path / "python.labels").read_bytes() != b""
 
 
+def test_generate_writes_faults_with_several_workers(tmp_path):
+    written = []
+    for workers in (1, 2):
+        out, labels = tmp_path / f"{workers}.ndjson", tmp_path / f"{workers}.labels"
+        run_simlink(
+            *("generate", "numbers", "--count", 70_000, "--seed", 7, "--out", out, "--workers", workers),
+            *("--faults", "late(0.01, places=500), corrupt(0.01)", "--labels", labels),
+        )
+        written.append((out.read_bytes(), labels.read_bytes()))
+    assert written[1] == written[0]
+
+
+SEVERAL = (
+    faults.gap(0.00002, length=9_000),
+    faults.drop(0.01),
+    faults.duplicate(0.01),
+    faults.late(0.01, places=30_000),
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "suffix"),
+    [(150_000, None, "ndjson"), (None, 100_001, "csv"), (150_000, 100_000, "arrow"), (70_000, 69_000, "ndjson")],
+)
+def test_several_workers_write_the_same_lines_and_labels(tmp_path, rows, count, suffix):
+    """Stretches in which all, nothing or more than a block is sent, cut anywhere; two workers need 65,536 rows."""
+    plain = simlink.record("r", id=fields.sequence(), value=fields.integer(0, 99), seed=7)
+    chosen = SEVERAL if suffix == "arrow" else (*SEVERAL, *DAMAGE, faults.wrong_type(0.001, "value"))
+    source = faults.apply(plain if rows is None else plain.take(rows), *chosen)
+    written = []
+    for workers in (1, 3):
+        out, labels = tmp_path / f"{workers}.{suffix}", tmp_path / f"{workers}.labels"
+        told = []
+        sent = source.write(out, count, labels=labels, workers=workers, progress=lambda *at, told=told: told.append(at))
+        assert told[-1][0] == sent
+        written.append((sent, out.read_bytes(), labels.read_bytes()))
+    assert written[1] == written[0]
+    assert sent == (count if source.endless else min(source.total(), count or 10**9))
+
+
+def test_nothing_at_all_is_left_of_what_several_workers_make(tmp_path):
+    source = simlink.record("r", id=fields.sequence(), seed=7).take(70_000) | faults.drop(1.0)
+    assert source.write(tmp_path / "x.ndjson", labels=tmp_path / "labels", workers=2) == 0
+    assert (tmp_path / "x.ndjson").read_bytes() == b""
+    assert [label["row"] for label in labels_of(tmp_path / "labels")] == list(range(70_000))
+
+
+def test_what_is_no_generator_is_not_divided(tmp_path):
+    with pytest.raises(ConfigError, match="only a generator can be divided among workers"):
+        faults.apply([{"a": 1}], faults.drop(0.1)).write(tmp_path / "x.ndjson", workers=2)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--out", "x.parquet", "--faults", "corrupt(0.1)"), "cannot hold corrupt; write ndjson or csv"),
         (("--out", "x.ndjson", "--labels", "x"), "nothing was done to sensors: give faults"),
         (("--out", "x.ndjson", "--faults", "corupt(0.1)"), "no fault 'corupt'; did you mean 'corrupt'"),
-        (("--out", "x.ndjson", "--faults", "drop(0.1)", "--workers", 2), "only a generator can be divided"),
     ],
 )
 def test_generate_refuses_what_it_cannot_do(tmp_path, options, said):

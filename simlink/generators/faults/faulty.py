@@ -239,6 +239,31 @@ class FaultySource(Source):
                 stretch += 1
             return self._start(stretch)
 
+    def stretches_of(self, count: int | None) -> tuple[int, int | None]:
+        """How many stretches (what is sent in the places of one block) hold the first ``count`` messages (all for
+        None), and how many of the last one's are among them; None for whatever it has. Costs what `total` does.
+
+        Raises:
+            ConfigError: None, and there is no end.
+        """
+        if count is None and self.endless:
+            raise ConfigError(f"{self.name} has no end: say how many are sent")
+        with self._lock:
+            reader = self._shared()
+            stretch = 0
+            while not reader.ended(stretch) and (count is None or self._start(stretch + 1) <= count):
+                stretch += 1
+            if count is None or reader.ended(stretch):
+                return stretch, None
+            kept = count - self._start(stretch)
+            # Labels of a place belong to the message there: those of the next one are not of the first ``count``.
+            return (stretch + 1, kept) if kept else (stretch, len(reader.sent(stretch - 1).rows) if stretch else None)
+
+    def stretch(self, number: int) -> tuple[Altered, list[Any]]:
+        """What is sent in one stretch, and what was done to it, with places from its own first message on."""
+        with self._lock:
+            return self._shared().made(number)
+
     def labels(self, start: int = 0, stop: int | None = None) -> Iterator[Label]:
         """What was done, in the order of the places from ``start`` up to ``stop`` (to the end for None).
 
@@ -290,6 +315,7 @@ class FaultySource(Source):
         *,
         format: str | None = None,
         labels: str | os.PathLike[str] | None = None,
+        workers: int = 1,
         progress: Callable[[int, int | None], object] | None = None,
     ) -> int:
         """Write the first ``n`` messages (all, where there is an end) to a file, as `Generator.write`; how many.
@@ -301,6 +327,9 @@ class FaultySource(Source):
             file: a path; what is there is replaced. ``"-"`` is standard output (not for Parquet).
             n: how many; None for all.
             format: as of `Generator.write`.
+            workers: as of `Generator.write`, where the faults are those of a generator. The labels are the same for any
+                number, too. Where a fault depends on the values (`faults.gap`, `faults.late` by seconds), this
+                process makes all records to know how many are sent: then more workers gain little.
             progress: as of `Generator.write`.
             labels: a file for what was done, a line of JSON a label: ``row``, ``place`` (the line's number, from 0,
                 without the header), ``fault`` and ``detail``; of a damaged line also which byte ``was`` what and is
@@ -314,7 +343,7 @@ class FaultySource(Source):
 
         if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 0):
             raise ConfigError(f"expected a number of records from 0 up, not {n!r}")
-        return write_records(self, file, n, format, 1, progress, labels)
+        return write_records(self, file, n, format, workers, progress, labels)
 
     def take(self, n: int) -> Source:
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:

@@ -35,6 +35,7 @@ class Altered(list[Any]):
         start: the place of the first one in what is sent.
         damage: place in the list → what damages the body, and with which random bits.
         done: (place in the list, fault) → what the damage was, of lines that were written to a file.
+        marks: what was done to them, (place in the list, row, fault, detail); only where somebody asked for it.
     """
 
     def __init__(self, values: Sequence[Any], start: int, damage: dict[int, list[tuple[BodyFault, int]]]) -> None:
@@ -42,6 +43,7 @@ class Altered(list[Any]):
         self.start = start
         self.damage = damage
         self.done: dict[tuple[int, str], list[dict[str, int]]] = {}
+        self.marks: list[tuple[int, int, str, dict[str, Any]]] = []
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, slice):

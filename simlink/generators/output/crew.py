@@ -59,6 +59,7 @@ class Crew:
         file: the open file, or None where ``write`` takes everything.
         at: where the first byte goes in it.
         write: takes what has no place in a file, in order.
+        noted: takes what ``encode`` noted in each stretch (its ``notes()``), in order, with the rows before it.
     """
 
     def __init__(
@@ -71,12 +72,15 @@ class Crew:
         file: IO[bytes] | None,
         at: int,
         write: Callable[[Any], object],
+        noted: Callable[[Any, int], object] | None = None,
     ) -> None:
         self._source, self._encode, self._stop = source, encode, stop
         self._workers = min(workers, -(-stop // SHORTEST))
         self._file = file
         self._at = self._safe = at
         self._write = write
+        self._noted = noted
+        self._rows = 0
         self._given = 0
         self._waiting: deque[tuple[Stretch, _Helper | None]] = deque()
         """What was handed out and what comes behind which has no place yet: in order."""
@@ -144,6 +148,10 @@ class Crew:
                 return
             self._waiting.popleft()
             self._at += stretch.size
+            if self._noted is not None:
+                self._noted(stretch.notes, self._rows)
+                stretch.notes = None
+            self._rows += stretch.rows
             if helper is None:
                 self._written(stretch)
             self._told(stretch.rows)
@@ -185,7 +193,7 @@ class Crew:
                 self._settle()
         elif what == "made":
             stretch = self._open[first]
-            stretch.rows, stretch.size = value
+            stretch.rows, stretch.size, stretch.notes = value
             stretch.made = True
             self._settle()
         elif what == "chunk":
@@ -340,7 +348,8 @@ class _Helping:
             self.asked = False
             self.maker.make(stretch, lambda: self.between(stretch), self.hear)  # noqa: B023 – used within the call
             self.done.add(stretch.first)
-            self.pipe.send(("made", stretch.first, (stretch.rows, stretch.size)))
+            self.pipe.send(("made", stretch.first, (stretch.rows, stretch.size, stretch.notes)))
+            stretch.notes = None
             self.finish(stretch)
             if not self.asked:
                 self.ask()

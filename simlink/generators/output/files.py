@@ -57,8 +57,9 @@ def write_records(
         raise ConfigError("the format parquet needs a file: it cannot be written to a pipe")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers: expected a number from 1 up, not {workers!r}")
-    if workers > 1 and not isinstance(source, GeneratorSource):
-        raise ConfigError(f"workers: only a generator can be divided among workers, not {source.name}")
+    base = source.base if isinstance(source, FaultySource) else source
+    if workers > 1 and not isinstance(base, GeneratorSource):
+        raise ConfigError(f"workers: only a generator can be divided among workers, and {source.name} is none")
     if isinstance(source, FaultySource):
         from simlink.generators.faults.files import refuse_what_has_no_place
 
@@ -68,6 +69,7 @@ def write_records(
     if count is None and source.endless:
         raise ConfigError(f"{source.name} has no end: say how many records")
     total = source.length if count is None else count if source.length is None else min(count, source.length)
+    share = None if isinstance(source, FaultySource) else total
     chunks = source.chunks(0, count)
     first = next(chunks, None)
     if first is None:
@@ -75,11 +77,21 @@ def write_records(
         first = source.generator.make_block(0)[:0] if isinstance(source, GeneratorSource) else []
     encode, open_writer = _format(kind, _names(first))
     rows = 0
+    noted = None
     with ExitStack() as stack:
-        if labels is not None and isinstance(source, FaultySource):
-            from simlink.generators.faults.files import labelled
+        if isinstance(source, FaultySource):
+            from simlink.generators.faults import files as file_faults
 
-            encode = stack.enter_context(labelled(source, encode, labels, count))
+            if workers > 1:
+                # What the workers divide: rows of what the faults are done to. How many are sent, they tell.
+                parts = file_faults.InStretches(source, count)
+                if parts.rows > SHORTEST:
+                    source, share = parts, parts.rows
+            if labels is not None and isinstance(source, FaultySource):
+                encode = stack.enter_context(file_faults.labelled(source, encode, labels, count))
+            elif labels is not None:
+                encode = file_faults.Noting(encode)
+                noted = file_faults.writes_labels(stack.enter_context(file_faults.label_file(labels)))
         file = stack.enter_context(_file(out))
         write = stack.enter_context(open_writer(file))
 
@@ -89,9 +101,10 @@ def write_records(
             if progress is not None:
                 progress(rows, total)
 
-        if workers > 1 and total is not None and total > SHORTEST:
+        if workers > 1 and share is not None and share > SHORTEST:
             at = place_in(file) if kind in _TEXT else None
-            Crew(source, total, encode, workers, file=None if at is None else file, at=at or 0, write=write).run(told)
+            place = None if at is None else file
+            Crew(source, share, encode, workers, file=place, at=at or 0, write=write, noted=noted).run(told)
         else:
             for chunk in chain([first], chunks):
                 write(encode(chunk))

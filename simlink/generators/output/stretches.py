@@ -31,15 +31,17 @@ class Stretch:
         at: the place of what is written next, of text in a file.
         held: what was made before its turn came.
         made, written: whether all of it is.
+        notes: what ``encode`` has noted meanwhile, where it takes notes.
     """
 
-    __slots__ = ("at", "first", "held", "made", "rows", "size", "stop", "turn", "written")
+    __slots__ = ("at", "first", "held", "made", "notes", "rows", "size", "stop", "turn", "written")
 
     def __init__(self, first: int, stop: int) -> None:
         self.first, self.stop = first, stop
         self.rows = self.size = self.at = 0
         self.turn = self.made = self.written = False
         self.held: deque[Any] = deque()
+        self.notes: Any = None
 
 
 class Store:
@@ -85,6 +87,8 @@ class Maker:
             while self.held >= HELD:
                 pause()
             made = self.encode(chunk)
+            if not len(chunk):
+                continue  # what was done where nothing is sent: it has been noted
             size = size_of(made)
             stretch.rows += len(chunk)
             stretch.size += size
@@ -93,6 +97,8 @@ class Maker:
             if stretch.turn:
                 self.release(stretch)
             between()
+        notes = getattr(self.encode, "notes", None)
+        stretch.notes = None if notes is None else notes()
 
     def turn(self, stretch: Stretch, at: int) -> None:
         """Its place is known."""
