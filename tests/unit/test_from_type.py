@@ -207,6 +207,15 @@ def refusals():
     class AsArray(msgspec.Struct, array_like=True):
         a: int
 
+    class Short(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(str_max_length=3)
+        a: list[str]
+
+    @dataclasses.dataclass
+    class Taken:
+        b: int
+        a: dataclasses.InitVar[int]
+
     def one(annotation):
         return dataclasses.make_dataclass("One", [("a", annotation)])
 
@@ -219,6 +228,8 @@ def refusals():
         (Sorted, r"Sorted: its __post_init__"),
         (Begun, r"Begun: its model_post_init"),
         (AsArray, "array"),
+        (Short, "str_max_length of its model_config"),
+        (Taken, r"Taken\.a: the type .*InitVar.* is not supported; give"),
         (one(Any), r"One\.a: the type"),
         (one(set[int]), r"One\.a: the type set\[int\] is not supported"),
         (one(complex), "complex"),
@@ -245,6 +256,16 @@ def refusals():
 def test_what_cannot_be_honoured_is_named_and_refused(kind, message):
     with pytest.raises(ConfigError, match=message):
         simlink.from_type(kind)
+
+
+def test_identifiers_that_are_asked_to_be_random_are():
+    model = pydantic.create_model("Model", id=(pydantic.UUID4, ...))
+    assert [model.model_validate(row).id.version for row in simlink.from_type(model, seed=1)[:50]] == [4] * 50
+
+
+def test_an_instance_of_a_message_class_is_told_so():
+    with pytest.raises(ConfigError, match="Timestamp is an instance: give its class"):
+        simlink.from_type(timestamp_pb2.Timestamp())
 
 
 def test_an_override_takes_the_place_of_what_is_refused():
@@ -328,6 +349,9 @@ def test_every_record_of_a_json_schema_is_valid():
         validator.validate({**g[0], "id": 0})
 
 
+TAGGED = {"type": "object", "properties": {"k": {"const": "a"}}, "required": ["k"]}
+
+
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
@@ -348,14 +372,50 @@ def test_every_record_of_a_json_schema_is_valid():
         ({"oneOf": [{"minimum": 1}, {"type": "string"}]}, "types of their own"),
         ({"allOf": [{"minimum": 1}, {"minimum": 2}]}, "said twice"),
         ({"enum": []}, "enum of nothing"),
+        ({"oneOf": [TAGGED, {"type": "object", "properties": {"z": {"type": "integer"}}}]}, "same value"),
+        ({"oneOf": [TAGGED, {"properties": {"k": {"const": "a"}, "z": {}}, "required": ["k"]}]}, "same value"),
+        ({"oneOf": [{"const": 3}, {"type": "integer"}]}, "same value"),
+        ({"oneOf": [{"const": 3}, {"enum": [3.0, 4]}]}, "same value"),
+        ({"oneOf": [{"type": ["integer", "null"]}, {"type": "null"}]}, "same value"),
+        ({"oneOf": []}, r"T\.a: 'oneOf' is a list of schemas, of one at least, not \[\]"),
+        ({"anyOf": {}}, "'anyOf' is a list of schemas"),
+        ({"type": []}, r"'type' is the name of a type or a list, not \[\]"),
+        ({"type": 5}, "'type' is the name of a type"),
+        ({"type": "string", "minLength": "x"}, "'minLength' is a whole number from 0 up, not 'x'"),
+        ({"type": "array", "items": {"type": "null"}, "maxItems": -1}, "'maxItems' is a whole number"),
+        ({"type": "object", "properties": [1]}, "'properties' is an object"),
+        ({"type": "object", "properties": {"q": {"type": "null"}}, "required": "q"}, "'required' is a list of names"),
+        ({"enum": "abc"}, "'enum' is a list, not 'abc'"),
+        ({"type": "string", "const": 1}, "no value of the type 'string' is among"),
+        ({"$ref": "#/$defs/A"}, "#/.defs/A refers to itself and nothing else"),
         (True, "allows anything"),
         (False, "not a schema"),
         ({"description": "x"}, "no type"),
     ],
 )
 def test_what_a_json_schema_cannot_have_is_named(schema, message):
+    loop = {"A": {"allOf": [{"$ref": "#/$defs/B"}]}, "B": {"$ref": "#/$defs/A"}}
     with pytest.raises(ConfigError, match=message):
-        simlink.from_type({"title": "T", "type": "object", "properties": {"a": schema}})
+        simlink.from_type({"title": "T", "type": "object", "properties": {"a": schema}, "$defs": loop})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"oneOf": [{"enum": ["a", "b"]}, {"enum": ["c", 1]}, {"const": True}]},
+        {"oneOf": [TAGGED, {"type": "object", "properties": {"m": {"type": "null"}}, "required": ["m"]}]},
+        {"oneOf": [TAGGED, {"properties": {"k": {"enum": ["b", "c"]}}, "required": ["k"]}]},
+        {"oneOf": [{"type": ["string", "null"]}, {"type": "integer"}]},
+        {"type": "string", "enum": ["a", 1, "b"]},
+        {"type": ["number", "null"], "enum": [1, 2.5, None, True, "x"]},
+    ],
+)
+def test_what_is_listed_and_told_apart_is_valid(schema):
+    whole = {"title": "T", "type": "object", "properties": {"a": schema}, "required": ["a"]}
+    validator = jsonschema.Draft202012Validator(whole)
+    rows = simlink.from_type(whole, seed=7)[:ROWS]
+    assert [list(validator.iter_errors(row)) for row in rows] == [[]] * ROWS
+    assert len({str(row["a"]) for row in rows}) > 1
 
 
 def test_a_required_name_without_a_schema_is_refused():
@@ -409,6 +469,7 @@ def _without_logical_types(schema):
     ("kind", "message"),
     [
         ({"type": "bytes", "logicalType": "decimal", "precision": 4}, "logical type 'decimal'"),
+        ({"type": "enum", "name": "E", "symbols": []}, r"T\.a: an enum of nothing"),
         (["null", "T"], "holds itself"),
         ("strng", "not an Avro schema"),
     ],

@@ -85,6 +85,8 @@ class _Avro:
         if kind == "record":
             return nested(self.record(schema, path), path)
         if kind == "enum":
+            if not schema["symbols"]:
+                raise refuse(path, "an enum of nothing")
             return choice(schema["symbols"])
         if kind == "array":
             return make.each(self.field(schema["items"], f"{path}[]"), Limits(), path)

@@ -94,7 +94,9 @@ class Classes:
         if hasattr(type_, "__struct_fields__"):
             return self._struct(type_, hints, path)
         if dataclasses.is_dataclass(type_):
-            return [(f.name, hints[f.name], ()) for f in dataclasses.fields(type_) if f.init]
+            fields = [(f.name, hints[f.name], ()) for f in dataclasses.fields(type_) if f.init]
+            # What only its __init__ takes is no field, but nobody can do without it: it is for the user to give.
+            return fields + [(n, hint, ()) for n, hint in hints.items() if isinstance(hint, dataclasses.InitVar)]
         if typing_extensions.is_typeddict(type_):
             return [(name, hint, ()) for name, hint in hints.items()]
         missing = [name for name in type_._fields if name not in hints]
@@ -259,6 +261,8 @@ def _read(item: Any, limits: Limits, path: str) -> None:
             limits.places = value
         elif name == "max_digits":
             limits.at_most(10 ** (value - (said.get("decimal_places") or 2)), path, open=True)
+        elif name == "uuid_version" and value == 4:
+            continue  # those that are made are random ones
         elif name == "strict" or name in _SAID_FOR_PEOPLE or (value is False and name != "tz"):
             continue
         elif name != "tz" or value is False:

@@ -78,11 +78,10 @@ def _read(type: Any, overrides: Overrides) -> tuple[str, dict[str, Field]]:
     from simlink.generators.own_types.classes import Classes, is_record
 
     if not is_record(type):
-        what = (
-            "an instance: give its class" if dataclasses.is_dataclass(type) or is_typeddict(type) else "none of these"
-        )
+        instance = dataclasses.is_dataclass(type) or is_typeddict(type) or hasattr(type, "DESCRIPTOR")
+        what = "an instance: give its class" if instance else "none of these"
         raise ConfigError(
             "from_type takes a dataclass, TypedDict, NamedTuple, msgspec.Struct, pydantic model, Protobuf message "
-            f"class, JSON Schema or Avro record; {type!r:.200} is {what}"
+            f"class, JSON Schema or Avro record; {repr(type) or builtins.type(type).__name__:.200} is {what}"
         )
     return type.__name__, Classes(overrides).record(type, type.__name__)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from typing import Any
 
 from simlink.errors import ConfigError
@@ -13,6 +13,7 @@ from simlink.generators.fields.options import maybe, one_of
 from simlink.generators.fields.texts import text, uuid
 from simlink.generators.own_types import limits as make
 from simlink.generators.own_types.fields_of import Overrides, nested
+from simlink.generators.own_types.json_values import check_shape, listed_in, of_type, told_apart
 from simlink.generators.own_types.limits import Limits, refuse
 
 __all__ = ["read_json_schema"]
@@ -70,18 +71,23 @@ class _Schemas:
             raise refuse(path, f"{reference} holds itself, without an end")
         return _Entered(self._inside, reference)
 
-    def resolved(self, schema: Any, path: str) -> dict[str, Any]:
-        """The schema without references and ``allOf``."""
+    def resolved(self, schema: Any, path: str, through: tuple[Any, ...] = ()) -> dict[str, Any]:
+        """The schema without references (``through`` which it was come to) and ``allOf``."""
         if schema is True or schema == {}:
             raise refuse(path, "the schema allows anything: say of what type")
         if not isinstance(schema, Mapping):
             raise refuse(path, f"{schema!r} is not a schema that values can be made of")
+        check_shape(schema, path)
         merged = {k: v for k, v in schema.items() if k not in ("$ref", "allOf") and k not in _FOR_PEOPLE}
         parts = list(schema.get("allOf", ()))
         if "$ref" in schema:
-            parts.append(self._target(schema["$ref"], path))
+            reference = schema["$ref"]
+            if reference in through:
+                raise refuse(path, f"{reference} refers to itself and nothing else")
+            through = (*through, reference)
+            parts.append(self._target(reference, path))
         for part in parts:
-            inner = self.resolved(part, path)
+            inner = self.resolved(part, path, through)
             for keyword, value in inner.items():
                 if keyword in merged and merged[keyword] != value:
                     if keyword == "properties" and not set(merged[keyword]) & set(value):
@@ -129,14 +135,15 @@ class _Schemas:
             return self._field(said, path)
 
     def _field(self, said: dict[str, Any], path: str) -> Field:
-        if "const" in said:
-            _known(said, {"type", "const"}, path)
-            return constant(said["const"])
-        if "enum" in said:
-            _known(said, {"type", "enum"}, path)
-            if not said["enum"]:
+        listed = listed_in(said)
+        if listed is not None:
+            _known(said, {"type", "const", "enum"}, path)
+            if not listed:
                 raise refuse(path, "an enum of nothing")
-            return choice(said["enum"])
+            allowed = [value for value in listed if of_type(value, said.get("type"))]
+            if not allowed:
+                raise refuse(path, f"no value of the type {said['type']!r} is among those that are listed")
+            return constant(allowed[0]) if "const" in said else choice(allowed)
         for keyword in ("anyOf", "oneOf"):
             if keyword in said:
                 return self._alternatives(said, keyword, path)
@@ -165,26 +172,13 @@ class _Schemas:
         nothing = [branch for branch in branches if branch.get("type") == "null"]
         others = [b for b, r in zip(said[keyword], branches, strict=True) if r.get("type") != "null"]
         if keyword == "oneOf":
-            kinds = [self._kind(branch, path) for branch in branches]
-            if len(set(kinds)) != len(kinds) or {"integer", "number"} <= set(kinds):
-                raise refuse(path, "a oneOf whose branches may hold for the same value is not supported")
+            for first, second in combinations(branches, 2):
+                told_apart(first, second, path)
         if not others:
             return constant(None)
         made = [self.field(branch, path) for branch in others]
         field = made[0] if len(made) == 1 else one_of(made)
         return maybe(field) if nothing else field
-
-    def _kind(self, branch: Mapping[str, Any], path: str) -> str:
-        """What tells a branch from the others: its type, or its only value."""
-        if "const" in branch:
-            return "const " + json.dumps(branch["const"], sort_keys=True)
-        tags = [f"{n}={p['const']!r}" for n, p in branch.get("properties", {}).items()
-                if isinstance(p, Mapping) and "const" in p and n in branch.get("required", ())]  # fmt: skip
-        if tags:
-            return f"object {tags[0]}"
-        if isinstance(branch.get("type"), str):
-            return str(branch["type"])
-        raise refuse(path, "a oneOf whose branches have no types of their own is not supported")
 
     def _typed(self, kind: str, said: Mapping[str, Any], path: str) -> Field:
         if kind not in _KEYWORDS:

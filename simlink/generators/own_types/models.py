@@ -17,8 +17,8 @@ def members(model: Any, path: str, overrides: Overrides) -> list[tuple[str, Any,
     model is let pass where at least one of its fields is the user's, who has then looked at it.
 
     Raises:
-        ConfigError: a validator or a ``model_post_init`` that nobody looked at, a model without names, an alias that is
-            a path.
+        ConfigError: a validator or a ``model_post_init`` that nobody looked at, lengths of all texts together, a model
+            without names, an alias that is a path.
     """
     import pydantic
 
@@ -30,6 +30,9 @@ def members(model: Any, path: str, overrides: Overrides) -> list[tuple[str, Any,
         raise refuse(path, f"the validator {name!r} may refuse any record: give at least one of the fields it looks at")
     if _begins(model) and not overrides.within(path):
         raise refuse(path, "its model_post_init may refuse any record: give at least one of the fields it looks at")
+    lengths = [k for k in ("str_min_length", "str_max_length") if model.model_config.get(k)]
+    if lengths and not overrides.within(path):
+        raise refuse(path, f"{lengths[0]} of its model_config is not supported: say it of each field")
     checked = {
         field: name
         for name, decorator in {**decorators.field_validators, **decorators.validators}.items()
