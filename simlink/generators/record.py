@@ -15,7 +15,7 @@ from simlink.generators.steps import Steps
 __all__ = ["Record", "record"]
 
 
-def record(name: str, /, *, seed: int | None = None, **fields: Any) -> Record:
+def record(name: str, more: Mapping[str, Any] | None = None, /, *, seed: int | None = None, **fields: Any) -> Record:
     """A generator of records with these fields, in this order.
 
     A field is made by `simlink.fields`; any other plain value is a constant, a dict with fields in it or another record
@@ -24,13 +24,20 @@ def record(name: str, /, *, seed: int | None = None, **fields: Any) -> Record:
 
     Args:
         name: of the record; part of where its random numbers come from.
+        more: name → field, for names that Python has no keyword for, as ``seed`` or ``class``; before the others.
         seed: 0 … 2**64 - 1; a random one of 63 bits where none is given, kept in ``.seed``.
         fields: name=field.
 
     Raises:
         ConfigError: a bad name or seed, no fields, or a field that is wrong by itself or in its place.
     """
-    return Record(name, {n: as_field(f) for n, f in fields.items()}, seed=seed)
+    first = {} if more is None else more
+    if not isinstance(first, Mapping) or not all(isinstance(n, str) for n in first):
+        raise ConfigError(f"record: fields are given by name, or as names → fields, not as {more!r:.100}")
+    twice = next((n for n in first if n in fields), None)
+    if twice is not None:
+        raise ConfigError(f"record: {twice!r} is given twice")
+    return Record(name, {n: as_field(f) for n, f in {**first, **fields}.items()}, seed=seed)
 
 
 class Record(Generator):

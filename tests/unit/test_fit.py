@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import simlink
 from simlink import fields
-from simlink.errors import ConfigError
+from simlink.errors import ConfigError, DecodeError
 from simlink.generators import catalog
 
 N = 20_000
@@ -217,6 +217,32 @@ def test_keys_and_columns_can_be_said():
     rows = [{"n": (i * i) % 101, "m": i} for i in range(1_000)]
     assert {r["n"] for r in simlink.fit(rows, keys=["n"], seed=1)[:2_000]} == {r["n"] for r in rows}
     assert list(simlink.fit(rows, columns=["m"], seed=1).schema) == ["m"]
+
+
+def test_names_that_are_words_of_python_are_printed_so_that_it_runs():
+    sample = [{"class": i % 3, "seed": i % 7, "in": {"if": i % 5}} for i in range(300)]
+    fitted = simlink.fit(sample, seed=7)
+    assert made_by(fitted.source())[:500] == fitted[:500]
+
+
+def test_a_recording_at_even_steps_with_holes_keeps_its_step():
+    """As an hourly recording that missed ten of 7,000 hours does, now and then by days."""
+    hours = [i + 48 * (i // 100) for i in range(1_000)]
+    times = [(dt.datetime(2025, 1, 1, tzinfo=dt.UTC) + dt.timedelta(hours=h)).isoformat() for h in hours]
+    source = simlink.fit([{"at": at, "v": i * i % 97} for i, at in enumerate(times)], seed=7).source()
+    assert "at=fields.event_time('2025-01-01T00:00:00+00:00', step=3600.0, format='iso')" in source
+
+
+def test_columns_of_one_name_and_lines_that_do_not_parse_are_told(tmp_path):
+    with pytest.raises(ConfigError, match="2 columns have the name '1': rename all but one"):
+        simlink.fit(pd.DataFrame([[1, 2], [3, 4]], columns=[1, "1"]))
+    with pytest.raises(ConfigError, match="fit: span: a record holds plain values, not Timedelta"):
+        simlink.fit(pd.DataFrame({"span": pd.to_timedelta([1, 2], unit="s")}))
+    file = tmp_path / "x.ndjson"
+    file.write_text('{"a":1}\nwhat\n{"a":2}\n')
+    with pytest.raises(DecodeError, match=r"line 2 .*fit\(simlink.replay\(.*on_error='skip'\)\) leaves such lines out"):
+        simlink.fit(file)
+    assert simlink.fit(simlink.replay(file, on_error="skip"), seed=1)[:2] == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize(

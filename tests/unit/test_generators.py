@@ -269,3 +269,13 @@ def test_the_catalog_is_looked_up_by_name():
         catalog.get("clickstraem")
     with pytest.raises(AttributeError, match="did you mean 'clickstream'"):
         catalog.clickstreams  # noqa: B018 – the look-up is the point
+
+
+def test_fields_may_have_any_name():
+    given = record("r", {"seed": fields.integer(0, 9), "class": "a"}, seed=1, last=fields.boolean())
+    assert list(given.schema) == ["seed", "class", "last"]
+    assert given.select("last")[:9] == record("r", last=fields.boolean(), seed=1)[:9]
+    with pytest.raises(ConfigError, match="'last' is given twice"):
+        record("r", {"last": 1}, last=2)
+    with pytest.raises(ConfigError, match="fields are given by name"):
+        record("r", [1])

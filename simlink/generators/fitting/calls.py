@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
-__all__ = ["Call", "render"]
+__all__ = ["Call", "is_keyword", "render"]
 
 _WIDTH = 100
 
@@ -35,10 +36,15 @@ def _built(value: Any) -> Any:
     return value
 
 
+def is_keyword(name: str) -> bool:
+    """Whether an argument can have that name in Python."""
+    return name.isidentifier() and not iskeyword(name)
+
+
 def render(value: Any, indent: int = 0) -> str:
     """The value as Python source, its lines after the first indented by so many columns."""
     if isinstance(value, Call):
-        plain = all(name.isidentifier() for name in value.options)
+        plain = all(map(is_keyword, value.options))
         parts = [render(a, indent + 4) for a in value.arguments]
         named = [(name, render(v, indent + 4)) for name, v in value.options.items()]
         parts += [f"{name}={text}" for name, text in named] if plain else []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simlink.errors import ConfigError
-from simlink.generators.fitting.calls import Call, render
+from simlink.generators.fitting.calls import Call, is_keyword, render
 from simlink.generators.fitting.joint import coupled, couplings, determinants, presence
 from simlink.generators.fitting.laws import Law, canonical, law_of
 from simlink.generators.fitting.sample import Columns, read_sample
@@ -35,8 +35,9 @@ def fit(
       values, each as often as it was there, which is their rank and frequency;
     - **identifiers** (hardly a value twice): a sequence, UUIDs, or texts after a pattern; otherwise the values;
     - **times** (datetimes, ISO 8601 text, whole numbers since 1970 under a name such as ``timestamp``): where they
-      ascend, a constant step, or a Poisson process of the same rate, or gamma or Weibull gaps with the shape found
-      where the sample speaks for these and against Poisson; otherwise quantiles. Texts come out in UTC;
+      ascend, a constant step (the usual one, where at most one gap in ten is another), or a Poisson process of the
+      same rate, or gamma or Weibull gaps with the shape found where the sample speaks for these and against Poisson;
+      otherwise quantiles. Texts come out in UTC;
     - None: as often, or with the values of another column where these decide;
     - nested records column by column; lists as the values they are.
 
@@ -61,7 +62,8 @@ def fit(
 
     Raises:
         ConfigError: the sample is empty, or all its records are the same; a number that is not finite; more different
-            values than ``most``; ``keys`` or ``columns`` that are not there; records that are no dicts.
+            values than ``most``; ``keys`` or ``columns`` that are not there, columns of the same name; records that
+            are no dicts; values that a record cannot hold.
         DecodeError: the file does not parse.
     """
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
@@ -89,12 +91,11 @@ class Fitted(Record):
         """This generator as a Python module that makes it, under the name ``generator``: with the same seed, and the
         same records to the last bit."""
         parts = [(n, render(self._calls[n], 4)) for n in self._fields]
-        names = all(n.isidentifier() and n != "seed" for n, _ in parts)
-        if names:
+        if all(is_keyword(n) and n != "seed" for n, _ in parts):
             body = "".join(f"    {n}={text},\n" for n, text in parts)
         else:
             inner = "".join(f"        {n!r}: {render(self._calls[n], 8)},\n" for n, _ in parts)
-            body = f"    **{{\n{inner}    }},\n"
+            body = f"    {{\n{inner}    }},\n"
         after = ""
         if list(self._schema) != list(self._fields):
             after += f".select({', '.join(map(repr, self._schema))})"

@@ -220,6 +220,10 @@ def _seconds(time: dt.datetime) -> float:
     return (time - _START).total_seconds()
 
 
+_REGULAR = 0.9
+"""The share of gaps that are the same in what is a regular recording with holes."""
+
+
 def _times(values: Sequence[dt.datetime | None], format: str) -> Law:
     present = [v for v in values if v is not None]
     seconds = np.array([_seconds(v) for v in present])
@@ -229,8 +233,11 @@ def _times(values: Sequence[dt.datetime | None], format: str) -> Law:
     mean, spread = float(gaps.mean()), float(gaps.std())
     options: dict[str, Any] = {} if format == "ms" else {"format": format}
     start = present[0].astimezone(dt.UTC).isoformat()
+    usual = float(np.median(gaps))
     if spread < 0.01 * mean:
         return Law(Call("fields.event_time", (start,), {"step": round(mean, 6), **options}))
+    if usual > 0 and np.mean(np.abs(gaps - usual) < 0.01 * usual) >= _REGULAR:
+        return Law(Call("fields.event_time", (start,), {"step": round(usual, 6), **options}))
     return Law(Call("fields.event_time", (start,), {"arrivals": gaps_law(gaps, _grain(seconds)), **options}))
 
 

@@ -6,11 +6,12 @@ import datetime as dt
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simlink.errors import ConfigError
+from simlink.errors import ConfigError, DecodeError
 from simlink.generators.field import plain
 
 __all__ = ["Columns", "read_sample"]
@@ -43,13 +44,24 @@ def _table(sample: Any, rows: int) -> tuple[str, Columns]:
 
     if hasattr(sample, "iloc") and hasattr(sample, "columns"):
         frame = sample.iloc[:rows]
-        return "sample", {str(c): _of_series(frame[c]) for c in frame.columns}
+        names = list(map(str, frame.columns))
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise ConfigError(f"fit: {names.count(twice)} columns have the name {twice!r}: rename all but one")
+        return "sample", {name: _of_series(name, frame.iloc[:, i]) for i, name in enumerate(names)}
     if isinstance(sample, Generator):
         return sample.name, _transposed(sample.take(rows))
+    given = sample
     if isinstance(sample, str | os.PathLike):
         sample = replay(sample)
     if isinstance(sample, Replay):
-        table = _transposed(itertools.islice(sample, rows))
+        try:
+            table = _transposed(itertools.islice(sample, rows))
+        except DecodeError as error:
+            if given is sample:
+                raise
+            hint = f"fit(simlink.replay({os.fspath(given)!r}, on_error='skip')) leaves such lines out"
+            raise DecodeError(f"{error}; {hint}") from error
         return Path(sample.name).name.split(".")[0] or "sample", _typed(table) if sample.format == "csv" else table
     if isinstance(sample, Iterable) and not isinstance(sample, Mapping | bytes):
         return "sample", _transposed(itertools.islice(sample, rows))
@@ -57,16 +69,19 @@ def _table(sample: Any, rows: int) -> tuple[str, Columns]:
     raise ConfigError(f"fit: a sample is a DataFrame, records as dicts, or a recorded file, not {what}")
 
 
-def _of_series(series: Any) -> list[Any]:
+def _of_series(name: str, series: Any) -> list[Any]:
     missing = series.isna().tolist()
-    return [None if gone else _plain(v) for v, gone in zip(series.tolist(), missing, strict=True)]
+    return [None if gone else _plain(name, v) for v, gone in zip(series.tolist(), missing, strict=True)]
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     if isinstance(value, dt.datetime):
         value = value.to_pydatetime() if hasattr(value, "to_pydatetime") else value
         return value if value.tzinfo else value.replace(tzinfo=dt.UTC)
-    return plain(value)
+    try:
+        return plain(value)
+    except ConfigError as error:
+        raise ConfigError(f"fit: {name}: {error}") from None
 
 
 def _transposed(records: Iterable[Any]) -> Columns:
@@ -79,7 +94,7 @@ def _transposed(records: Iterable[Any]) -> Columns:
             column = table.setdefault(str(name), [])
             # A field that comes first in a later record was not there before.
             column.extend(itertools.repeat(None, count - len(column)))
-            column.append(_plain(value))
+            column.append(_plain(str(name), value))
         count += 1
     for column in table.values():
         column.extend(itertools.repeat(None, count - len(column)))
