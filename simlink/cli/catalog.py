@@ -13,6 +13,7 @@ import click
 def command() -> None:
     """Print a name, what it is, and its fields, for each."""
     from simlink.generators import catalog
+    from simlink.generators.describe import flat_fields
 
     for name in catalog.names():
         make = catalog.get(name)
@@ -22,8 +23,9 @@ def command() -> None:
         options = [p for p in inspect.signature(make).parameters.values() if p.name != "seed"]
         if options:
             click.echo(f"  options: {', '.join(f'{p.name}={_shown(p.default)}' for p in options)}")
-        width = max(map(len, schema))
-        for field, kind in schema.fields.items():
+        shown = [leaf for field, kind in schema.fields.items() for leaf in flat_fields(field, kind)]
+        width = max(len(field) for field, _ in shown)
+        for field, kind in shown:
             click.echo(f"  {field:<{width}}  {kind.kind.value}{' or null' if kind.optional else ''}")
 
 

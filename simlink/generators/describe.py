@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
     from simlink.generators.generator import Generator
 
-__all__ = ["Description", "FieldStatistics", "describe", "flat_columns"]
+__all__ = ["Description", "FieldStatistics", "describe", "flat_columns", "flat_fields"]
 
 _TOP = 3
 
 
 @dataclass(frozen=True, slots=True)
 class FieldStatistics:
-    """One field. Of lists the statistics are those of their lengths.
+    """One field. Of lists the statistics are those of their lengths; their elements, of all records together, are a
+    field of their own.
 
     Attributes:
-        field: its name; dots go into records inside.
+        field: its name; dots go into records inside, ``[]`` stands for the elements of a list.
         type: as ``int``, ``str``, ``list``.
         missing: the share of None.
         distinct: how many different values.
@@ -153,7 +154,9 @@ def flat_columns(generator: Generator, n: int) -> tuple[dict[str, tuple[FieldTyp
     for block in generator.blocks(0, n):
         rows += len(block)
         for name, kind in generator.schema.fields.items():
-            _take_apart(out, name, kind, block.columns[name].tolist())
+            # Where a schema evolves, some blocks do not have a field: it is missing there.
+            column = block.columns.get(name)
+            _take_apart(out, name, kind, [None] * len(block) if column is None else column.tolist())
     if not rows:
         raise ConfigError(f"{generator.name} has no records")
     return out, rows
@@ -163,8 +166,21 @@ def _take_apart(out: dict[str, tuple[FieldType, list[Any]]], name: str, kind: Fi
     if kind.kind is Kind.RECORD and kind.fields is not None:
         for inner, type_ in kind.fields.fields.items():
             _take_apart(out, f"{name}.{inner}", type_, [None if v is None else v[inner] for v in values])
-    else:
-        out.setdefault(name, (kind, []))[1].extend(values)
+        return
+    out.setdefault(name, (kind, []))[1].extend(values)
+    if kind.kind is Kind.LIST and kind.item is not None:
+        _take_apart(out, f"{name}[]", kind.item, [element for v in values if v is not None for element in v])
+
+
+def flat_fields(name: str, kind: FieldType) -> Iterator[tuple[str, FieldType]]:
+    """The names and types under which `flat_columns` gives a field."""
+    if kind.kind is Kind.RECORD and kind.fields is not None:
+        for inner, type_ in kind.fields.fields.items():
+            yield from flat_fields(f"{name}.{inner}", type_)
+        return
+    yield name, kind
+    if kind.kind is Kind.LIST and kind.item is not None:
+        yield from flat_fields(f"{name}[]", kind.item)
 
 
 def _statistics(name: str, kind: FieldType, values: list[Any]) -> FieldStatistics:
@@ -178,7 +194,7 @@ def _statistics(name: str, kind: FieldType, values: list[Any]) -> FieldStatistic
         stats = [float(v) for v in (numbers.mean(), numbers.std(), *quantiles)]
     repeated = len(counts) < len(present) or len(counts) == 1
     top = tuple((v, c / len(present)) for v, c in counts.most_common(_TOP)) if repeated else ()
-    missing = 1 - len(present) / len(values)
+    missing = 1 - len(present) / len(values) if values else 0.0
     mean, std, low, p05, median, p95, high = stats
     return FieldStatistics(name, kind.kind.value, missing, len(counts), mean, std, low, p05, median, p95, high, top)
 

@@ -136,6 +136,11 @@ class Evolving(Generator):
         return self._schemas[-1]
 
     @property
+    def all_names(self) -> list[str]:
+        """Every name that a field has in some block, in the order in which they came."""
+        return list(dict.fromkeys(name for schema in self._schemas for name in schema))
+
+    @property
     def message_schema(self) -> Schema:
         """One schema for the records of all blocks, as a Protobuf message needs it: every name in the order in which it
         came, those that some blocks do not have optional, and numbers that are widened as they end up.

@@ -78,6 +78,11 @@ class Filtered(Source):
             raise ConfigError(f"take: expected a number of records from 0 up, not {n!r}")
         return Filtered(self.generator, self.field, self.matches, n if self._most is None else min(n, self._most))
 
+    def shard(self, i: int, n: int) -> Source:
+        raise ConfigError(
+            f"where: which records of {self.name} match is not known without counting: it cannot be divided"
+        )
+
     def with_seed(self, seed: int | None) -> Filtered:
         """The same of the generator with another seed."""
         return Filtered(self.generator.with_seed(seed), self.field, self.matches, self._most)

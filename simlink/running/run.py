@@ -185,6 +185,7 @@ def start(
     serializer: Serializer | None = None,
 ) -> Job:
     """As `run`, in a thread of its own: returns at once. An endless source needs no end here; `Job.stop` ends it.
+    Several processes are started by ``run(workers=…)`` only, whose report is there when all have ended.
 
     Raises:
         ConfigError and its kind, at once. What goes wrong later is raised by `Job.stop` and `Job.wait`.

@@ -166,6 +166,7 @@ def test_catalog_lists_names_and_fields(cli):
     for name in catalog.names():
         assert f"{name}: " in out
     assert "page_url" in out
+    assert "datas[].sn" in out
 
 
 def test_doctor_tells_of_extras_and_brokers(cli):
@@ -540,7 +541,7 @@ def test_a_catalog_name_takes_options(cli):
         ("clickstream(**{'users': 3})", "options have names"),
         ("clickstream(users=open('x'))", "values are numbers"),
         ("clickstream(users=3).take(5)", "options have names"),
-        ("clickstream(users=-3)", "zipf: n is an integer"),
+        ("clickstream(users=-3)", "clickstream: users is an integer"),
         ("clickstream(users=3", "at character"),
     ],
 )

@@ -174,7 +174,7 @@ def test_where_takes_what_when_takes(matches):
 def test_where_is_declared_not_seekable_and_refused_where_it_matters():
     chosen = as_source(simlink.where(A, "tag", "x"))
     assert not chosen.seekable
-    with pytest.raises(ConfigError, match="divided"):
+    with pytest.raises(ConfigError, match=r"where: which records of .* cannot be divided"):
         chosen.shard(0, 2)
     for call in (simlink.cycle, simlink.concat, lambda g: simlink.mix((1, g))):
         with pytest.raises(ConfigError, match="generators"):
@@ -335,6 +335,22 @@ def test_a_rename_may_swap():
     base, _ = evolved()
     swapped = simlink.evolve(base, 1, rename={"id": "price", "price": "id"})
     assert (base[5000]["price"], base[5000]["id"]) == (swapped[5000]["id"], swapped[5000]["price"])
+
+
+def test_a_file_and_a_description_have_the_fields_of_all_blocks(tmp_path):
+    plain = simlink.record("r", id=fields.sequence(), seed=7).take(70_000)
+    grown = simlink.evolve(plain, 1, add={"z": fields.integer(1, 9)}, rename={"id": "key"})
+    for workers, made in ((1, grown), (2, grown), (1, grown | simlink.faults.drop(0.0))):
+        made.write(tmp_path / "x.csv", workers=workers)
+        lines = (tmp_path / "x.csv").read_text().splitlines()
+        assert (lines[0], lines[4096], lines[4097]) == ("id,key,z", "4095,,", f",4096,{grown[4096]['z']}")
+    for suffix in ("parquet", "arrow"):
+        with pytest.raises(ConfigError, match=f"{suffix} has one schema, and that of r evolves"):
+            grown.write(tmp_path / f"x.{suffix}")
+    about = grown.describe(8_192)
+    assert (about["key"].missing, about["z"].missing, about["z"].min) == (0.5, 0.5, 1)
+    spiked = (grown | simlink.faults.spike(1.0, "z")).injected(8_192)
+    assert spiked == {"spike": 4_096}
 
 
 def test_a_table_has_one_schema():

@@ -34,7 +34,7 @@ def sample():
 def test_describe_has_the_statistics_of_every_field():
     about = sample().describe(8_000)
     assert list(about.fields) == [
-        "id", "kind", "amount", "tags", "inside.x", "inside.y$_$", "key", "time", "at", "never", "mixed",
+        "id", "kind", "amount", "tags", "tags[]", "inside.x", "inside.y$_$", "key", "time", "at", "never", "mixed",
     ]  # fmt: skip
     id_, kind, amount = about["id"], about["kind"], about["amount"]
     assert (id_.type, id_.missing, id_.distinct, id_.min, id_.max, id_.mean) == ("int", 0, 8_000, 1, 8_000, 4_000.5)
@@ -44,8 +44,22 @@ def test_describe_has_the_statistics_of_every_field():
     assert amount.missing == kind.top[0][1]
     assert abs(amount.mean - 100) < 4 * 10 / math.sqrt(2_000)
     assert (about["tags"].type, about["tags"].min, about["tags"].max) == ("list", 0, 2)
+    assert about["tags[]"].distinct == 26
     assert (about["never"].missing, about["never"].distinct, about["never"].top) == (1, 0, ())
     assert about["mixed"].distinct == 2
+
+
+def test_the_elements_of_lists_are_fields_of_their_own():
+    about = catalog.ijinus(seed=7, batch=3, typed=True).describe(1_000)
+    assert list(about.fields)[:2] == ["datas", "datas[].channel"]
+    assert (about["datas"].min, about["datas"].max, about["datas[].sn"].distinct) == (3, 3, 1_000)
+    readings = [
+        reading["value"] for row in catalog.ijinus(seed=7, batch=3, typed=True)[:1_000] for reading in row["datas"]
+    ]
+    assert about["datas[].value"].mean == pytest.approx(sum(readings) / 3_000)
+    deep = simlink.record("r", n=fields.list(fields.list(fields.integer(0, 9))), e=fields.list(1, 0, 0), seed=7)
+    assert deep.describe(50)["n[][]"].max == max(x for row in deep[:50] for inner in row["n"] for x in inner)
+    assert (deep.describe(50)["e[]"].distinct, deep.describe(50)["e[]"].missing) == (0, 0)
 
 
 def test_a_description_is_a_table():
@@ -72,9 +86,9 @@ def test_a_picture_has_a_panel_a_field():
     pytest.importorskip("matplotlib")
     picture = sample().plot(2_000, arrivals=simlink.arrivals.poisson(50))
     assert picture.panels == {
-        "id": "numbers", "kind": "values", "amount": "numbers", "tags": "values", "inside.x": "values",
-        "inside.y$_$": "texts", "key": "ranks", "time": "times", "at": "times", "never": "texts", "mixed": "values",
-        "arrivals": "arrivals",
+        "id": "numbers", "kind": "values", "amount": "numbers", "tags": "values", "tags[]": "ranks",
+        "inside.x": "values", "inside.y$_$": "texts", "key": "ranks", "time": "times", "at": "times",
+        "never": "texts", "mixed": "values", "arrivals": "arrivals",
     }  # fmt: skip
     titles = [axes.get_title() for axes in picture.figure.axes]
     assert titles == list(picture.panels)

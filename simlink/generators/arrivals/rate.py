@@ -31,7 +31,8 @@ class Line:
         self.times = np.asarray(times, np.float64)
         self.rates = np.asarray(rates, np.float64)
         widths = np.diff(self.times)
-        self.sums: Seconds = np.concatenate(([0.0], np.cumsum(widths * (self.rates[1:] + self.rates[:-1]) * 0.5)))
+        with np.errstate(over="ignore"):  # who makes a rate refuses what is not finite
+            self.sums: Seconds = np.concatenate(([0.0], np.cumsum(widths * (self.rates[1:] + self.rates[:-1]) * 0.5)))
 
     @property
     def width(self) -> float:

@@ -158,6 +158,10 @@ def clickstream(
     """
     if isinstance(products, bool) or not isinstance(products, int) or not 1 <= products <= 1_000_000:
         raise ConfigError(f"clickstream: products is an integer from 1 to 1,000,000, not {products!r}")
+    if isinstance(users, bool) or not isinstance(users, int) or not 1 <= users <= 50_000_000:
+        raise ConfigError(f"clickstream: users is an integer from 1 to 50,000,000, not {users!r}")
+    if isinstance(skew, bool) or not isinstance(skew, int | float) or not 0 <= skew < math.inf:
+        raise ConfigError(f"clickstream: skew is a finite number from 0 up, not {skew!r}")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1e6:
         raise ConfigError(f"clickstream: rate is a number above 0, at most 1,000,000 a second, not {rate!r}")
     rhythm = Rhythm(rate, to_microseconds(start), hours=_HOURS, days=_DAYS)

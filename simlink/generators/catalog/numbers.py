@@ -77,7 +77,7 @@ class Numbers(Record):
             if strange:
                 raise ConfigError(f"numbers: weights are of the digits 0 to 9, not of {strange[0]!r}")
             weights = [weights.get(digit, 0.0) for digit in range(10)]
-        if isinstance(weights, str | bytes) or len(weights) != 10:
+        if isinstance(weights, str | bytes) or not hasattr(weights, "__len__") or len(weights) != 10:
             raise ConfigError(f"numbers: weights are ten, of the digits 0 to 9, not {weights!r}")
         limits = cumulative("numbers", weights)
         self.weights = np.diff(limits, prepend=0.0).tolist()

@@ -98,6 +98,8 @@ def orders(
     """
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1e6:
         raise ConfigError(f"orders: rate is a number above 0, at most 1,000,000 a second, not {rate!r}")
+    if isinstance(customers, bool) or not isinstance(customers, int) or not 1 <= customers <= 50_000_000:
+        raise ConfigError(f"orders: customers is an integer from 1 to 50,000,000, not {customers!r}")
     bounds = {"rejected": (0.02, rejected, 0.5), "failures": (0.0, failures, 1.0), "retries": (0.0, retries, 0.5)}
     for name, (least, value, most) in bounds.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:

@@ -33,9 +33,12 @@ class FieldFault(Fault):
     def __init__(self, p: float, field: str | None, seed: int | None, **arguments: Any) -> None:
         super().__init__(p, seed, field=field, **arguments)
         self.field = field
+        self._declared = False
+        """Whether the source says that its records have it: perhaps later ones, where its schema evolves."""
         self.parts: Parts = () if field is None else parts_of(field)
 
     def check(self, names: Sequence[str] | None) -> None:
+        self._declared = names is not None and self.field in names
         for field in (self.field, self._arguments.get("per")):
             if field is not None and names is not None and field not in names:
                 name = field.partition(".")[0]
@@ -53,7 +56,7 @@ class FieldFault(Fault):
             return
         values = context.base(0)
         found = [has_at(value, self.parts) for value in values]
-        if values and not any(there is not False for there in found):
+        if values and not self._declared and not any(there is not False for there in found):
             get_at(values[0], self.parts, self.name)
             raise ConfigError(f"{self.name}: none of the first records has {self.field!r}")
         there = [get_at(value, self.parts, self.name) for value, there in zip(values, found, strict=True) if there]

@@ -9,6 +9,7 @@ that forgets the state it is given.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -247,4 +248,6 @@ def _weights(what: str, index: Mapping[Any, int], row: Any) -> list[float]:
             raise ConfigError(f"{what}: nothing is said about the state {state!r}{near}")
         weights[index[state]] = weight
     cumulative(what, weights)
+    if sum(weights) > sys.float_info.max:
+        raise ConfigError(f"{what}: weights have a sum that is finite: {list(row.values())!r}")
     return weights

@@ -21,6 +21,8 @@ __all__ = ["EPOCH", "event_time", "in_format", "iso_texts", "time_type", "to_mic
 EPOCH = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 """Where event time starts unless told otherwise: fixed, so that the same seed gives the same data next year."""
 
+_FAR = 2.0**62.8
+"""Microseconds, some 250,000 years; a little below 2**63, because a double is not exact there."""
 _UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000}
 Micros = npt.NDArray[np.int64]
 
@@ -131,8 +133,7 @@ def in_format(micros: Micros, format: str, decimals: int = 3) -> npt.NDArray[Any
 
 
 def _check_range(micros: float) -> None:
-    # Some 200,000 years on; a little below 2**63, because a double is not exact there.
-    if micros >= 2.0**62.8:
+    if micros >= _FAR:
         raise ConfigError("event_time: a time this far ahead does not fit 64 bits of microseconds")
 
 
@@ -155,6 +156,8 @@ def to_microseconds(time: dt.datetime | dt.date | str | float) -> int:
         return (time - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
     if isinstance(time, bool) or not isinstance(time, int | float) or not math.isfinite(time):
         raise ConfigError(f"a time is a datetime, ISO 8601 text or seconds since 1970, not {time!r}")
+    if abs(time) >= _FAR / 1e6:
+        raise ConfigError(f"a time of {time!r} seconds since 1970 does not fit 64 bits of microseconds")
     return round(time * 1_000_000)
 
 

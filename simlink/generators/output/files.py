@@ -60,6 +60,8 @@ def write_records(
     base = source.base if isinstance(source, FaultySource) else source
     if workers > 1 and not isinstance(base, GeneratorSource):
         raise ConfigError(f"workers: only a generator can be divided among workers, and {source.name} is none")
+    if kind in ("parquet", "arrow") and hasattr(getattr(base, "generator", None), "all_names"):
+        raise ConfigError(f"the format {kind} has one schema, and that of {source.name} evolves: write ndjson or csv")
     if isinstance(source, FaultySource):
         from simlink.generators.faults.files import refuse_what_has_no_place
 
@@ -75,7 +77,7 @@ def write_records(
     if first is None:
         # A file without records still has its columns, where they are known.
         first = source.generator.make_block(0)[:0] if isinstance(source, GeneratorSource) else []
-    encode, open_writer = _format(kind, _names(first))
+    encode, open_writer = _format(kind, _names(first, base))
     rows = 0
     noted = None
     with ExitStack() as stack:
@@ -112,8 +114,11 @@ def write_records(
     return rows
 
 
-def _names(chunk: Chunk) -> list[str]:
+def _names(chunk: Chunk, source: Source) -> list[str]:
     """The names of the fields, of records that have some."""
+    evolving = getattr(getattr(source, "generator", None), "all_names", None)
+    if evolving is not None:
+        return list(evolving)
     if isinstance(chunk, Block):
         return list(chunk.schema)
     return [str(name) for name in chunk[0]] if chunk and isinstance(chunk[0], dict) else []
@@ -181,7 +186,9 @@ class EncodeCsv:
     def __call__(self, chunk: Chunk) -> bytes:
         """The rows, without a header."""
         if isinstance(chunk, Block):
-            return _lines(zip(*([_cell(v) for v in chunk.columns[n].tolist()] for n in self.names), strict=True))
+            empty = [None] * len(chunk)
+            columns = (chunk.columns[n].tolist() if n in chunk.columns else empty for n in self.names)
+            return _lines(zip(*([_cell(v) for v in column] for column in columns), strict=True))
         known = set(self.names)
         rows = []
         for record in chunk:
