@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How many seeds the simulation of pools takes, and whether long proofs run in full."""
     parser.addoption("--seeds", type=int, default=1000, help="runs of the simulated pools (tests/simulation)")
-    full = "a million records with faults, and a recording of 329 days at 100,000 times its pace: minutes more"
-    parser.addoption("--full", action="store_true", help=full)
+    full = "a million records with faults, and a recording of 329 days at 100,000 times its pace: minutes more. "
+    # Where nothing may be left out, as in CI, that may not either.
+    required = bool(os.environ.get("SIMLINK_REQUIRE_BROKERS"))
+    parser.addoption(
+        "--full", action="store_true", default=required, help=f"{full}Always with SIMLINK_REQUIRE_BROKERS=1."
+    )
 
 
 # Blocks of one page share a namespace, so that a page reads as one session. ```python no-run``` is shown only.

@@ -72,7 +72,7 @@ def url():
 
 
 def test_of_a_million_records_every_fault_is_counted_as_labelled(url, request):
-    """With --full; without it of one in five: the whole takes 20 s on an idle core."""
+    """With --full, as in CI; without it of one in five: the whole takes 20 s on an idle core."""
     rows = 1_000_000 if request.config.getoption("--full") else 200_000
     source = faults.apply(readings(rows), *at_a_tenth_of_a_percent())
     # Everything is imported before there are two threads: pytest rewrites modules as they are imported, and CPython

@@ -148,7 +148,7 @@ def test_at_its_own_pace_each_record_leaves_at_its_time(recording, monkeypatch):
 
 
 def test_a_hundred_thousand_times_as_fast_the_gaps_are_as_recorded(recording, request):
-    # 83 hours last 3 s, and 329 days 4 min 44 s: of these, unless --full was given, the first ten days.
+    # 83 hours last 3 s, and 329 days 4 min 44 s: of these, without --full (CI has it), the first ten days.
     full = request.config.getoption("--full") or recording.due[-1] < 100 * HOUR
     count = len(recording.due) if full else sum(due < 10 * DAY for due in recording.due)
     with simlink.queue(f"memory://paced-{uuid.uuid4().hex[:8]}") as channel, channel.receiver() as receiver:
