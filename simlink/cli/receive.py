@@ -35,6 +35,7 @@ _BATCH = 4096
 @click.option("--idle", type=float, metavar="S", help="End after so many quiet seconds.")
 @click.option("--verify", "spec", metavar="SPEC", help="Compare with these records, made again.")
 @click.option("--seed", type=click.IntRange(min=0), help="What those were drawn from.")
+@click.option("--on", metavar="FIELD", help="Tell by this field which record one is: for senders that are not simlink.")
 @click.option("--invariants", is_flag=True, help="Check what holds over all those records together, too.")
 @click.option("--faults", metavar="EXPR", help="The faults they were sent with.")
 @click.option("--out", metavar="FILE|-", help="Append each record as a line of NDJSON, before it is acknowledged.")
@@ -52,6 +53,7 @@ def command(
     idle: float | None,
     spec: str | None,
     seed: int | None,
+    on: str | None,
     invariants: bool,
     faults: str | None,
     out: str | None,
@@ -73,12 +75,10 @@ def command(
         raise ConfigError(f"--timeout is a number of seconds, not {timeout:g}")
     if idle is not None and not idle > 0:
         raise ConfigError(f"--idle is a number of seconds above 0, not {idle:g}")
-    if seed is not None and spec is None:
-        raise ConfigError("--seed goes with --verify SPEC")
-    if faults is not None and spec is None:
-        raise ConfigError("--faults goes with --verify SPEC")
-    if invariants and spec is None:
-        raise ConfigError("--invariants goes with --verify SPEC")
+    if spec is None:
+        given = {"seed": seed, "on": on, "faults": faults, "invariants": invariants or None}
+        for option in (name for name, value in given.items() if value is not None):
+            raise ConfigError(f"--{option} goes with --verify SPEC")
     source = None if spec is None else with_faults(load_spec(spec, seed, again=True), faults)
     if count is None and source is not None and as_source(source).endless:
         raise ConfigError(f"--verify: {spec} has no end: say with --count how many of its records were sent")
@@ -92,7 +92,7 @@ def command(
             subscription, start=start, idle=idle, dead_letter=dead_letter, max_attempts=max_attempts
         )
         held = _invariants(source) if invariants else ()
-        verifier = None if source is None else Verifier(receiver, source, count=count, invariants=held)
+        verifier = None if source is None else Verifier(receiver, source, count=count, on=on, invariants=held)
 
         def stop(number: int) -> None:
             nonlocal stopped

@@ -183,7 +183,7 @@ class Verifier:
         receiver = self._receivers[0]
         capabilities = receiver.channel.capabilities
         if on is None and not all(r.channel.capabilities.identity for r in self._receivers):
-            raise NotSupported(f"{receiver.channel.url} carries no identity: verify by a field, with on=")
+            raise NotSupported(f"{receiver.channel.url} carries no identity: verify by a field, with on= (--on)")
         self.source = origin
         self.count = min(lengths)
         self.senders = senders

@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.request
 import uuid
 
 import pytest
@@ -92,6 +93,7 @@ def test_every_command_has_its_help(cli, command):
         (["send", "clickstream", "--to", "memory://x", "--count", "9", "--workers", "2"], "cannot have workers"),
         (["receive", "memory://x", "--seed", "1"], "goes with --verify"),
         (["receive", "memory://x", "--faults", "drop(1)"], "goes with --verify"),
+        (["receive", "memory://x", "--on", "id"], "--on goes with --verify"),
         (["send", "clickstream", "--to", "memory://x", "--count", "1", "--faults", "dorp(1)"], "no fault 'dorp'"),
         (["send", "clickstream", "--to", "memory://x", "--count", "1", "--since", "2025-01-01"], "give rate="),
         (["send", "clickstream", "--to", "memory://x", "--count", "1", "--timeout", "-1"], "timeout is a number"),
@@ -338,6 +340,27 @@ def test_receive_verifies_what_workers_send(tmp_path):
     )
     assert url == found["url"]
     assert found["latency_ms"]["p50"] <= found["latency_ms"]["p99"]
+
+
+def test_what_a_foreign_sender_posts_is_verified_by_a_field():
+    """49 of 50 records, one of them changed: by --on each is compared with the one that it should be."""
+    posted = [dict(record) for record in catalog.clickstream(seed=3)[:50]]
+    del posted[20]
+    posted[7]["action"] = "sneeze"
+    checked = ("--verify", "clickstream", "--seed", 3, "--count", 50, "--on", "event_id", "--idle", 2, "--json")
+    with Command("receive", "http://127.0.0.1:0/clicks", *checked) as receiver:
+        body = json.dumps(posted).encode()
+        request = urllib.request.Request(receiver.ready(), body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.status == 202
+        report = receiver.done(status=1).report
+    found = {name: report[name] for name in ("received", "unique", "lost", "duplicated", "corrupt")}
+    assert found == {"received": 49, "unique": 49, "lost": 1, "duplicated": 0, "corrupt": 1}
+
+
+def test_the_package_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "simlink", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"simlink {simlink.__version__}\n")
 
 
 def test_workers_send_faults_and_what_is_past_as_one_would(tmp_path):

@@ -20,7 +20,7 @@ ORDER = [
     {"running"},
     {"verify", "verification"},
     {"testing"},
-    {"cli", "aio"},
+    {"cli", "aio", "__main__"},
 ]
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 FILES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
