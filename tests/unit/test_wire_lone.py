@@ -1,4 +1,4 @@
-"""The frame of one message, read by hand: the same as the Protobuf runtime reads, or left to it."""
+"""The frame of one message, by hand: the same as the Protobuf runtime writes and reads, or left to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simlink.channels.wire import codec
 from simlink.channels.wire import wire_pb2 as pb
 from simlink.channels.wire.codec import HEAD, encode
 from simlink.channels.wire.frames import BatchFrame, FrameError
-from simlink.channels.wire.lone import read_lone
+from simlink.channels.wire.lone import read_lone, write_lone
 from simlink.message import Batch, Same
 
 numbers = st.integers(0, 2**56 - 1)
@@ -18,7 +18,7 @@ stamps = st.integers(-(2**54), 2**54)
 types = st.one_of(st.none(), st.text("abc/-+.", min_size=1, max_size=100))
 
 
-def payload(position, low, least, body, producer, sequence, stamp, content_type):
+def framed(position, low, least, body, producer, sequence, stamp, content_type):
     batch = Batch(
         [body],
         content_types=Same(content_type, 1),
@@ -26,11 +26,21 @@ def payload(position, low, least, body, producer, sequence, stamp, content_type)
         sequences=range(sequence, sequence + 1),
         timestamps=Same(stamp, 1),
     )
-    return encode(BatchFrame(position, batch, low, {producer: least}))[HEAD.size :]
+    return BatchFrame(position, batch, low, {producer: least})
 
 
-frames = st.builds(
-    payload,
+def written_by_the_runtime(frame):
+    out = pb.Frame()
+    codec._WRITERS[BatchFrame](frame, out)
+    return out.SerializeToString()
+
+
+def payload(*cells):
+    return written_by_the_runtime(framed(*cells))
+
+
+lone = st.builds(
+    framed,
     numbers,
     numbers,
     numbers,
@@ -40,6 +50,7 @@ frames = st.builds(
     stamps,
     types,
 )
+frames = st.builds(written_by_the_runtime, lone)
 
 
 def by_the_runtime(data):
@@ -54,6 +65,51 @@ def columns(frame):
         *(frame.position, frame.low, frame.lows, b.bodies, b.sequences, b.nbytes),
         *map(list, (b.keys, b.headers, b.content_types, b.producers, b.timestamps)),
     )
+
+
+@given(lone)
+def test_what_is_written_by_hand_is_what_the_runtime_writes(frame):
+    data = write_lone(frame)
+    if frame.batch.timestamps[0] < 0:
+        assert data is None
+    else:
+        assert data == written_by_the_runtime(frame)
+    assert encode(frame)[HEAD.size :] == written_by_the_runtime(frame)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("bodies", [bytearray(b"a")]),
+        ("keys", Same(b"k", 1)),
+        ("keys", [None]),
+        ("headers", Same({"h": "v"}, 1)),
+        ("content_types", ["a/b"]),
+        ("content_types", Same("é", 1)),
+        ("content_types", Same("a" * 128, 1)),
+        ("producers", [b"p" * 16]),
+        ("producers", Same(b"p" * 15, 1)),
+        ("producers", Same(None, 1)),
+        ("sequences", [5]),
+        ("sequences", range(2**56, 2**56 + 1)),
+        ("timestamps", [5]),
+        ("timestamps", Same(None, 1)),
+        ("timestamps", Same(2**55, 1)),
+    ],
+)
+def test_what_is_unusual_is_the_runtimes_to_write(column, value):
+    frame = framed(1, 1, 1, b"a", b"p" * 16, 1, 1, "a/b")
+    assert write_lone(frame) is not None
+    setattr(frame.batch, column, value)
+    assert write_lone(frame) is None
+
+
+@pytest.mark.parametrize("place", ["position", "low", "lows", "subscriptions"])
+def test_what_is_unusual_of_a_frame_is_the_runtimes_to_write(place):
+    frame = framed(1, 1, 1, b"a", b"p" * 16, 1, 1, "a/b")
+    values = {"lows": {b"p" * 16: 2**56}, "subscriptions": ("audit",)}
+    setattr(frame, place, values.get(place, 2**56))
+    assert write_lone(frame) is None
 
 
 @given(frames)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.unread import Unread
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import FrameReader, decode, encode
 from simlink.channels.wire.frames import Code, ErrorFrame, Frame, Hello
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _MAX_OUT = 4 * 1024 * 1024
 """A peer that leaves this much unread is not reading at all: what it is told is absolute, and small."""
 _STRANGER = 64 * 1024
 """The longest frame of a peer that is not let in yet: it makes us hold no more than this."""
+_BRIEF = 4096
+"""Bytes that are read at once from whoever said less than that the last time."""
 _LINGER = 1.0
 """Seconds that a peer which is cut off has to read why."""
 
@@ -49,6 +51,8 @@ class Connection:
         self.peer = peer
         self.reader = FrameReader(min(max_frame_bytes, _STRANGER), managed=True)
         self._unread = unread
+        self._brief = False
+        self._payloads: list[bytes] = []  # whole frames that came beside the reader, the last one first
         self.link: ReceiverLink | None = None
         self.destination: Destination | None = None
         self.opened = now
@@ -64,6 +68,24 @@ class Connection:
 
     def receive(self, now: float) -> bool:
         """Read what is there, as far as there is room; False when the peer has closed, or the connection is broken."""
+        if self._brief and not self.reader.pending:
+            # A message that somebody waits for, or a beat: neither needs the buffer.
+            try:
+                data = self.sock.recv(_BRIEF)
+            except (BlockingIOError, InterruptedError):
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            self.heard = now
+            self._payloads = self.reader.payloads(data)[::-1]
+            if len(data) < _BRIEF:
+                return True
+            self._brief = False
+        return self._fill(now)
+
+    def _fill(self, now: float) -> bool:
         while self._unread.grow(self):
             with self.reader.buffer() as room:
                 size = len(room)
@@ -82,9 +104,29 @@ class Connection:
             self.heard = now
             self._unread.read_ahead(self)
             # What TLS has deciphered is behind the selector, which would not tell of it.
-            if not self.secure or count < size:
+            if not self.secure:
+                self._brief = count < _BRIEF
+                break
+            if count < size:
                 break
         return True
+
+    def next_frame(self) -> Frame | None:
+        """The next frame of what was read, None if there is none yet.
+
+        Raises:
+            FrameError: as `FrameReader.next_frame`.
+        """
+        while self._payloads:
+            frame = decode(self._payloads.pop())
+            if frame is not None:
+                return frame
+        return self.reader.next_frame()
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything that was read has not been taken yet."""
+        return bool(self._payloads) or self.reader.pending > 0
 
     def noted(self, now: float, frames: int) -> None:
         """After reading: remember since when a frame is incomplete."""
@@ -149,6 +191,7 @@ class Connection:
             self.flush()
         self.closing_at = now + _LINGER
         self.reader.discard()
+        self._payloads.clear()
         try:
             if not self.out:
                 self.sock.shutdown(socket.SHUT_WR)

@@ -326,7 +326,7 @@ class Listener:
             return
         count, news = 0, False
         try:
-            while connection.closing_at is None and (frame := connection.reader.next_frame()) is not None:
+            while connection.closing_at is None and (frame := connection.next_frame()) is not None:
                 count += 1
                 news = news or type(frame) is not Heartbeat
                 self._take(connection, frame, now)
@@ -352,7 +352,7 @@ class Listener:
             raise FrameError(f"the first frame is a {type(frame).__name__}, and must be a Hello")
         if isinstance(frame, BatchFrame):
             destination.batch(link, frame)
-            if len(frame.batch.bodies) == 1 and not connection.reader.pending:
+            if len(frame.batch.bodies) == 1 and not connection.pending:
                 # Whoever sends one message is likely to wait for it: the answer goes out before anything else is done.
                 self._answer(connection, link, now)
         elif isinstance(frame, Heartbeat):

@@ -18,7 +18,7 @@ from simlink.channels.link.sending import LinkSender
 from simlink.channels.peeking import Peeker
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.settings import resolve, shown
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import FrameReader, decode, encode
 from simlink.channels.wire.frames import (
     Accept,
     Bye,
@@ -362,6 +362,7 @@ class TcpSender(LinkSender):
     def _read(self) -> None:
         if self._plain is not None and not self._reader.pending:
             # As a rule little comes, and as often as not it is a beat: that needs neither the buffer nor a frame.
+            payloads: Sequence[bytes]
             try:
                 data = self._plain.recv(_SHORT)
             except (BlockingIOError, InterruptedError):
@@ -374,13 +375,18 @@ class TcpSender(LinkSender):
                 self._signs += 1
                 self._beats += 1
                 return
-            self._reader.feed(data)
+            payloads = self._reader.payloads(data)
             open_ = self._receive() if len(data) == _SHORT else bool(data)
         else:
+            payloads = ()
             open_ = self._receive()
         try:
-            while (frame := self._reader.next_frame()) is not None:
-                self._take(frame)
+            for payload in payloads:
+                if (frame := decode(payload)) is not None:
+                    self._take(frame)
+            if self._reader.pending:
+                while (frame := self._reader.next_frame()) is not None:
+                    self._take(frame)
         except FrameError as error:
             self._bad_frames += 1
             self._tell(ErrorFrame(error.code, str(error)))

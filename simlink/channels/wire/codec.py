@@ -31,7 +31,7 @@ from simlink.channels.wire.frames import (
     Void,
     Welcome,
 )
-from simlink.channels.wire.lone import BATCH_TAG, read_lone
+from simlink.channels.wire.lone import BATCH_TAG, read_lone, write_lone
 from simlink.channels.wire.terse import TERSE_TAGS, read_terse, write_terse
 
 __all__ = ["MAX_FRAME_BYTES", "VERSION", "FrameReader", "decode", "encode", "read_frames"]
@@ -60,9 +60,12 @@ def encode(frame: Frame) -> bytes:
     Raises:
         ValueError: a cell of its batch cannot be written.
     """
-    terse = write_terse(frame)
-    if terse is not None:
-        return HEAD.pack(len(terse) + 1, VERSION) + terse
+    if type(frame) is BatchFrame:
+        by_hand = write_lone(frame) if len(frame.batch.bodies) == 1 else None
+    else:
+        by_hand = write_terse(frame)
+    if by_hand is not None:
+        return HEAD.pack(len(by_hand) + 1, VERSION) + by_hand
     out = pb.Frame()
     _WRITERS[type(frame)](frame, out)
     try:
@@ -524,6 +527,22 @@ class FrameReader:
                 room[:n] = data[at : at + n]
             self._end += n
             at += n
+
+    def payloads(self, data: bytes) -> list[bytes]:
+        """What `decode` takes of the whole frames in ``data``, which came while nothing was `pending`: a few short
+        frames need no buffer. What is behind the last of them, be it a bad frame, is fed."""
+        out: list[bytes] = []
+        at, end = 0, len(data)
+        while end - at >= _HEAD_SIZE:
+            length, version = HEAD.unpack_from(data, at)
+            stop = at + 4 + length
+            if version != VERSION or not 0 < length <= self.max_frame_bytes or stop > end:
+                break
+            out.append(data[at + _HEAD_SIZE : stop])
+            at = stop
+        if at < end:
+            self.feed(data[at:] if at else data)
+        return out
 
     def frames(self) -> list[Frame]:
         """Every complete frame, in order. What comes behind a bad one is never read.

@@ -7,6 +7,8 @@ Anything else is left to the runtime, so that what is written, what is read and 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from simlink.channels.wire.frames import Accept, Frame, Heartbeat, Settle
 
 __all__ = ["TERSE_TAGS", "read_terse", "write_terse"]
@@ -36,9 +38,14 @@ def write_terse(frame: Frame) -> bytes | None:
 
 
 def _three(frame: Accept | Settle, credit: int, credit_bytes: int) -> bytes | None:
-    first, second = _field(_BELOW, frame.below), _field(credit, frame.credit)
-    third = _field(credit_bytes, frame.credit_bytes)
-    return None if first is None or second is None or third is None else first + second + third
+    first, rest = _field(_BELOW, frame.below), _credits(credit, frame.credit, credit_bytes, frame.credit_bytes)
+    return None if first is None or rest is None else first + rest
+
+
+@lru_cache(128)  # credit is granted in large pieces, and said again with every message that is accepted
+def _credits(tag: int, credit: int, tag_bytes: int, credit_bytes: int) -> bytes | None:
+    first, second = _field(tag, credit), _field(tag_bytes, credit_bytes)
+    return None if first is None or second is None else first + second
 
 
 def _field(tag: int, number: int) -> bytes | None:
