@@ -16,7 +16,7 @@ from simlink.channels.grpc.settings import FRAME_BYTES, FRAME_MESSAGES, client_a
 from simlink.channels.grpc.stream import HUNGRY, WOKEN, Ended, Stream
 from simlink.channels.link.sender import SenderLink
 from simlink.channels.link.sending import LinkSender
-from simlink.channels.wire.codec import HEAD, decode, encode
+from simlink.channels.wire.codec import decode, encode_payload
 from simlink.channels.wire.frames import (
     Accept,
     Bye,
@@ -59,6 +59,7 @@ class GrpcSender(LinkSender):
             max_frame_bytes=driver.settings.max_frame_bytes,
             frame_messages=FRAME_MESSAGES,
             frame_bytes=FRAME_BYTES,
+            headed=False,
         )
         self._stream: Stream | None = None
         self._endpoint = str(driver.target.hosts[0])
@@ -181,12 +182,12 @@ class GrpcSender(LinkSender):
             data = link.produce(self._done)
             if data is None:
                 return
-            stream.write(data[HEAD.size :])
+            stream.write(data)
             self._wrote = time.monotonic()
 
     def _put(self, frame: Frame) -> None:
         if self._stream is not None:
-            self._stream.write(encode(frame)[HEAD.size :])
+            self._stream.write(encode_payload(frame))
             self._wrote = time.monotonic()
 
     # --- hearing ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from simlink.channels.grpc.failures import STATUS_OF
 from simlink.channels.grpc.guard import caller, proven
 from simlink.channels.grpc.settings import SERVICE
 from simlink.channels.link.reception import NoRoom, Peer, Reception
-from simlink.channels.wire.codec import HEAD, decode, encode
+from simlink.channels.wire.codec import decode, encode_payload
 from simlink.channels.wire.frames import FrameError
 from simlink.message import Batch, Message
 
@@ -122,7 +122,7 @@ class Links:
             peer.writing = True
             while frames := peer.take():
                 for frame in frames:
-                    await write(encode(frame)[HEAD.size :])
+                    await write(encode_payload(frame))
             peer.writing = False
             if peer.ended:
                 return

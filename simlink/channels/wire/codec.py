@@ -34,7 +34,7 @@ from simlink.channels.wire.frames import (
 from simlink.channels.wire.lone import BATCH_TAG, read_lone, write_lone
 from simlink.channels.wire.terse import TERSE_TAGS, read_terse, write_terse
 
-__all__ = ["MAX_FRAME_BYTES", "VERSION", "FrameReader", "decode", "encode", "read_frames"]
+__all__ = ["MAX_FRAME_BYTES", "VERSION", "FrameReader", "decode", "encode", "encode_payload", "read_frames"]
 
 VERSION = 1
 MAX_FRAME_BYTES = 8 * 1024 * 1024
@@ -60,19 +60,29 @@ def encode(frame: Frame) -> bytes:
     Raises:
         ValueError: a cell of its batch cannot be written.
     """
+    payload = encode_payload(frame)
+    return HEAD.pack(len(payload) + 1, VERSION) + payload
+
+
+def encode_payload(frame: Frame) -> bytes:
+    """The frame's bytes without a head, as `decode` takes them.
+
+    Raises:
+        ValueError: as `encode`.
+    """
     if type(frame) is BatchFrame:
         by_hand = write_lone(frame) if len(frame.batch.bodies) == 1 else None
     else:
         by_hand = write_terse(frame)
     if by_hand is not None:
-        return HEAD.pack(len(by_hand) + 1, VERSION) + by_hand
+        return by_hand
     out = pb.Frame()
     _WRITERS[type(frame)](frame, out)
     try:
-        payload = out.SerializeToString()
+        payload: bytes = out.SerializeToString()
     except Exception as error:  # the runtime's own error types differ between its implementations
         raise ValueError(f"cannot be written: {error}") from error
-    return HEAD.pack(len(payload) + 1, VERSION) + payload
+    return payload
 
 
 def _write_runs(runs: Iterable[Run], out: pb.Runs) -> None:
