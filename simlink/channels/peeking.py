@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 __all__ = ["Peeker"]
 
-PEEK = 0.0003
+PEEK = 0.0005
 """Seconds that a caller who waits for one message looks for its acceptance before it sleeps."""
 MAX_MISSED = 8
 """2 to the power of this many waits are slept through at once, at most, when looking was in vain."""
