@@ -9,7 +9,7 @@ from random import Random
 from simlink.channels.driver import Mode, Outcome, SenderDriver
 from simlink.channels.link.sender import SenderLink
 from simlink.channels.pool.world import World
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import (
     Accept,
     Code,
@@ -21,6 +21,7 @@ from simlink.channels.wire.frames import (
     Subscribed,
     Welcome,
 )
+from simlink.channels.wire.framing import FrameReader
 from simlink.errors import ConnectError, ConnectTimeout
 from simlink.message import Batch, Same
 from simlink.testing.clock import VirtualClock

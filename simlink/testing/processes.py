@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from simlink.channels.driver import Incoming, Mode, Settlement
 from simlink.channels.hub import Reader
 from simlink.channels.link.reception import Bounds, Manners, Peer, Reception
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import FrameError
+from simlink.channels.wire.framing import FrameReader
 from simlink.message import Verdict
 from simlink.testing.network import END, Network
 

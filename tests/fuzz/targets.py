@@ -19,8 +19,9 @@ from simlink.channels.http.requests import retry_after
 from simlink.channels.identity import ID_HEADER, format_identities, parse_identities
 from simlink.channels.redis.entries import read_entries
 from simlink.channels.url import parse_url
-from simlink.channels.wire.codec import HEAD, FrameReader, decode, encode, read_frames
+from simlink.channels.wire.codec import HEAD, decode, encode
 from simlink.channels.wire.frames import BatchFrame, FrameError
+from simlink.channels.wire.framing import FrameReader, read_frames
 from simlink.errors import DecodeError, SimlinkError
 from simlink.generators.replay.replay import replay
 from simlink.serializers.json import Json

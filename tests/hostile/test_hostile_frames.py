@@ -10,9 +10,10 @@ import pytest
 
 from simlink.channels.dedup import Deduplicator
 from simlink.channels.wire import wire_pb2 as pb
-from simlink.channels.wire.codec import FrameReader, encode, read_frames
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.columns import MAX_HEADERS
 from simlink.channels.wire.frames import BatchFrame, Code, FrameError
+from simlink.channels.wire.framing import FrameReader, read_frames
 from simlink.message import Batch, Same
 
 MIB = 1024 * 1024

@@ -17,8 +17,9 @@ from simlink.channels.channel import queue, topic
 from simlink.channels.driver import Mode, OutcomeKind, ReceiverOptions, Settlement
 from simlink.channels.tcp import TcpDriver
 from simlink.channels.url import parse_url
-from simlink.channels.wire.codec import HEAD, FrameReader, encode
+from simlink.channels.wire.codec import HEAD, encode
 from simlink.channels.wire.frames import Accept, BatchFrame, Bye, Code, ErrorFrame, Heartbeat, Hello, Moved, Welcome
+from simlink.channels.wire.framing import FrameReader
 from simlink.errors import ConfigError, ConnectError, InvalidURL, NotSupported
 from simlink.message import Batch, Same, Verdict
 

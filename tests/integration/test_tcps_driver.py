@@ -20,8 +20,9 @@ from simlink.channels.tcp import TcpDriver
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tls import Tls
 from simlink.channels.url import parse_url
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import BatchFrame, Challenge, Code, ErrorFrame, Hello, Proof, Welcome
+from simlink.channels.wire.framing import FrameReader
 from simlink.errors import ConfigError, ConnectError
 from simlink.message import Batch, Same
 from tests.support.certificates import Authority

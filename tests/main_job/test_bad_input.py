@@ -14,8 +14,9 @@ import pytest
 
 import simlink
 from simlink.channels.driver import Mode
-from simlink.channels.wire.codec import HEAD, VERSION, FrameReader, encode
+from simlink.channels.wire.codec import HEAD, VERSION, encode
 from simlink.channels.wire.frames import Code, ErrorFrame, Hello
+from simlink.channels.wire.framing import FrameReader
 from tests.support.command import Command, Tail, lines_of, run_simlink
 from tests.support.kafka import records_in, topic_of
 

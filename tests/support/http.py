@@ -13,7 +13,8 @@ import time
 from simlink.channels.driver import Mode, ReceiverOptions, Settlement
 from simlink.channels.http import HttpDriver
 from simlink.channels.url import parse_url
-from simlink.channels.wire.codec import HEAD, encode, read_frames
+from simlink.channels.wire.codec import HEAD, encode
+from simlink.channels.wire.framing import read_frames
 from simlink.message import Batch, Same, Verdict
 
 LOCAL = "127.0.0.1"

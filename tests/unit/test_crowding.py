@@ -9,8 +9,8 @@ import pytest
 from simlink.channels.driver import Mode, OutcomeKind, Settlement
 from simlink.channels.link.destination import Destination
 from simlink.channels.link.sender import SenderLink
-from simlink.channels.wire.codec import FrameReader
 from simlink.channels.wire.frames import BatchFrame, Code, FrameError, Hello
+from simlink.channels.wire.framing import FrameReader
 from simlink.message import Batch, Same, Verdict
 
 KIB = 1024

@@ -10,8 +10,8 @@ from simlink.channels.http.plain import read_post
 from simlink.channels.http.problem import Problem
 from simlink.channels.http.settings import Settings
 from simlink.channels.link.reception import Bounds
-from simlink.channels.wire.codec import read_frames
 from simlink.channels.wire.frames import Accept, BatchFrame, Bye, Code, ErrorFrame, FrameError, Hello, Settle, Void
+from simlink.channels.wire.framing import read_frames
 from simlink.errors import ConfigError
 from simlink.message import Batch, Same, Verdict
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from simlink.channels.driver import Mode
 from simlink.channels.link.sender import SenderLink, _fitting
-from simlink.channels.wire.codec import decode, encode, encode_payload, read_frames
+from simlink.channels.wire.codec import decode, encode, encode_payload
 from simlink.channels.wire.frames import BatchFrame, Heartbeat, Void, Welcome
+from simlink.channels.wire.framing import read_frames
 from simlink.message import Batch, Same
 
 bodies = st.lists(st.binary(max_size=12), min_size=1, max_size=12)

@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from simlink.channels.driver import Mode, OutcomeKind, Settlement
 from simlink.channels.link.destination import Destination
 from simlink.channels.link.sender import SenderLink
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import BatchFrame, Heartbeat, Void, Welcome
+from simlink.channels.wire.framing import FrameReader
 from simlink.message import Batch, Same, Verdict
 
 BOUND = 200

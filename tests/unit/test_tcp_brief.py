@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from simlink.channels.tcp.connection import Connection
 from simlink.channels.tcp.unread import Unread
-from simlink.channels.wire.codec import FrameReader, decode, encode
+from simlink.channels.wire.codec import decode, encode
 from simlink.channels.wire.frames import Accept, BatchFrame, Bye, FrameError, Heartbeat
+from simlink.channels.wire.framing import FrameReader
 from simlink.message import Batch
 
 frames = st.one_of(

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simlink.channels.tcp.unread import Unread
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import BatchFrame
+from simlink.channels.wire.framing import FrameReader
 from simlink.message import Batch
 
 BASE = FrameReader.BASE

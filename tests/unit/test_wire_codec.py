@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simlink.channels.driver import Mode
 from simlink.channels.wire import wire_pb2 as pb
-from simlink.channels.wire.codec import HEAD, VERSION, FrameReader, decode, encode, read_frames
+from simlink.channels.wire.codec import HEAD, VERSION, decode, encode
 from simlink.channels.wire.columns import MAX_SEQUENCE
 from simlink.channels.wire.frames import (
     Accept,
@@ -30,6 +30,7 @@ from simlink.channels.wire.frames import (
     Void,
     Welcome,
 )
+from simlink.channels.wire.framing import FrameReader, read_frames
 from simlink.message import EMPTY_HEADERS, Batch, Same
 
 numbers = st.integers(0, 2**62)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from simlink.channels.driver import Mode
-from simlink.channels.wire.codec import FrameReader, encode
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import (
     Accept,
     BatchFrame,
@@ -29,6 +29,7 @@ from simlink.channels.wire.frames import (
     Void,
     Welcome,
 )
+from simlink.channels.wire.framing import FrameReader
 from simlink.message import Batch, Same
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "wire-v1.txt"

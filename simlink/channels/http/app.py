@@ -21,8 +21,9 @@ from simlink.channels.http.problem import CONTENT_TYPE, Problem
 from simlink.channels.http.sessions import Session
 from simlink.channels.http.settings import FRAMES, PRODUCER, SESSION, SETTLED, Settings
 from simlink.channels.peers import plain_scope
-from simlink.channels.wire.codec import encode, read_frames
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import Code, ErrorFrame, FrameError, Hello
+from simlink.channels.wire.framing import read_frames
 
 __all__ = ["HttpApp", "asgi_app"]
 

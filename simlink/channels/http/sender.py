@@ -21,7 +21,7 @@ from simlink.channels.http.requests import head, request_path
 from simlink.channels.http.settings import FRAMES, PRODUCER, SESSION, SETTLED
 from simlink.channels.link.sender import SenderLink
 from simlink.channels.link.sending import LinkSender
-from simlink.channels.wire.codec import FrameReader, encode, read_frames
+from simlink.channels.wire.codec import encode
 from simlink.channels.wire.frames import (
     Accept,
     Bye,
@@ -35,6 +35,7 @@ from simlink.channels.wire.frames import (
     Subscribed,
     Welcome,
 )
+from simlink.channels.wire.framing import FrameReader, read_frames
 from simlink.errors import ConnectError, ConnectTimeout
 from simlink.message import Batch
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.unread import Unread
-from simlink.channels.wire.codec import FrameReader, decode, encode
+from simlink.channels.wire.codec import decode, encode
 from simlink.channels.wire.frames import Code, ErrorFrame, Frame, Hello
+from simlink.channels.wire.framing import FrameReader
 
 if TYPE_CHECKING:
     from simlink.channels.link.destination import Destination

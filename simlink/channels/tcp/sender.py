@@ -18,7 +18,7 @@ from simlink.channels.link.sending import LinkSender
 from simlink.channels.peeking import Peeker
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tcp.settings import resolve, shown
-from simlink.channels.wire.codec import FrameReader, decode, encode
+from simlink.channels.wire.codec import decode, encode
 from simlink.channels.wire.frames import (
     Accept,
     Bye,
@@ -34,6 +34,7 @@ from simlink.channels.wire.frames import (
     Subscribed,
     Welcome,
 )
+from simlink.channels.wire.framing import FrameReader
 from simlink.errors import ConnectError, ConnectTimeout
 from simlink.message import Batch
 

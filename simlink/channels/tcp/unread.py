@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
-from simlink.channels.wire.codec import FrameReader
+from simlink.channels.wire.framing import FrameReader
 
 __all__ = ["Unread"]
 
