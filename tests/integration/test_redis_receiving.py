@@ -16,6 +16,7 @@ import simlink
 from simlink.channels.driver import Mode, ReceiverOptions, Settlement
 from simlink.channels.redis import RedisDriver
 from simlink.channels.redis.failures import Lost
+from simlink.channels.redis.sources import source_for
 from simlink.channels.url import parse_url
 from simlink.errors import ConfigError, ReceiveError, ReceiveTimeout
 from simlink.message import Verdict
@@ -81,6 +82,97 @@ def test_a_connection_that_breaks_behind_a_hand_out_does_not_take_it_along(url, 
         assert seen == [b"%d" % number for number in range(600)]
     finally:
         driver.close(TIMEOUT)
+
+
+def reader(url, **options):
+    driver = RedisDriver(parse_url(url), mode=Mode.QUEUE).receiver(None, ReceiverOptions(**options))
+    driver.open(TIMEOUT)
+    return driver
+
+
+def acknowledge(driver, incoming):
+    driver.settle([Settlement(part.lease, Verdict.ACK, part.tokens[0], part.tokens[-1]) for part in incoming])
+
+
+def test_in_a_flow_the_next_read_is_sent_before_the_last_is_answered_and_no_more_is_held_than_allowed(
+    url, name, client, monkeypatch
+):
+    with simlink.queue(url) as orders:
+        orders.send_many(list(range(2500)))
+    driver = reader(url, prefetch=500)
+    ask, under_way, pending = driver._ask, [], []
+
+    def watch(wire, count, wait):
+        ask(wire, count, wait)
+        under_way.append(len(driver._reads))
+
+    monkeypatch.setattr(driver, "_ask", watch)
+    try:
+        seen = []
+        while len(seen) < 2500:
+            incoming = driver.receive(1000, TIMEOUT)
+            pending.append(client.xpending(name, name)["pending"])
+            for part in incoming:
+                seen += part.batch.bodies
+            acknowledge(driver, incoming)
+        assert seen == [b"%d" % number for number in range(2500)]
+        assert max(under_way) == 2
+        assert max(pending) <= 500
+    finally:
+        driver.close(TIMEOUT)
+
+
+def test_what_is_not_settled_leaves_no_room_for_another_read(url, name, client):
+    with simlink.queue(url) as orders:
+        orders.send_many(list(range(1500)))
+    driver = reader(url, prefetch=500)
+    try:
+        parts = []
+        while sum(len(part.tokens) for part in parts) < 500:
+            parts += driver.receive(1000, TIMEOUT)
+        assert driver.receive(1000, 0.1) == []
+        assert client.xpending(name, name)["pending"] == 500
+        acknowledge(driver, parts)
+        assert len(driver.receive(1000, TIMEOUT)[0].tokens) == 250
+    finally:
+        driver.close(TIMEOUT)
+
+
+def test_large_messages_are_asked_for_by_their_bytes(url, name, client):
+    body = "x" * 100_000
+    with simlink.queue(url) as orders:
+        driver = reader(url, prefetch=500, prefetch_bytes=1_000_000)
+        try:
+            orders.send_many([body] * 3)
+            taken = 0
+            while taken < 3:
+                incoming = driver.receive(1000, TIMEOUT)
+                taken += sum(len(part.tokens) for part in incoming)
+                acknowledge(driver, incoming)
+            orders.send_many([body] * 40)
+            while taken < 43:
+                incoming = driver.receive(1000, TIMEOUT)
+                assert client.xpending(name, name)["pending"] <= 10
+                taken += sum(len(part.tokens) for part in incoming)
+                acknowledge(driver, incoming)
+        finally:
+            driver.close(TIMEOUT)
+
+
+def test_the_hold_is_as_old_as_the_oldest_read_under_way():
+    source = source_for(RedisDriver(parse_url("redis://h/n"), mode=Mode.QUEUE).settings, "n", ReceiverOptions())
+    lane = source.lanes[0]
+    long_ago = time.monotonic() - 9.0
+    lane.lease.renewed = long_ago
+
+    source.ask(250, 0, long_ago)
+    assert lane.renewed_at == long_ago
+
+    lane.lease.valid = False
+    over = lane.lease
+    source.ask(250, 0, long_ago - 2.0)
+    assert lane.lease is not over
+    assert not lane.lease.valid
 
 
 # --- who holds what -----------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Lane:
     def renewed(self, when: float) -> None:
         """Everything held was ours at ``when``."""
         if not self.hold.lease.valid and not self.hold.count:
-            self._anew()
+            self._anew(when)
         self.hold.lease.renewed = max(self.hold.lease.renewed, when)
 
     @property
@@ -56,11 +56,11 @@ class Lane:
     def let_go(self) -> None:
         """What is held is somebody else's from here on; so are the verdicts over it."""
         self.hold.lease.valid = False
-        self._anew()
+        self._anew(time.monotonic())
         self.settled, self.sent = [], []
 
-    def _anew(self) -> None:
-        self.hold = Hold(ClaimLease(self.hold.lease.name, self.life, time.monotonic()))
+    def _anew(self, when: float) -> None:
+        self.hold = Hold(ClaimLease(self.hold.lease.name, self.life, when))
 
     # --- entries in ---------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ class LeasedSource(GroupSource):
     """See the module."""
 
     scripts: tuple[Script, ...] = (*GroupSource.scripts, LEASED_FETCH)
+    deep = False
 
     def __init__(self, settings: Settings, group: str, options: ReceiverOptions) -> None:
         super().__init__(settings, group, options)
@@ -77,7 +78,7 @@ class LeasedSource(GroupSource):
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    def ask(self, count: int, block: int) -> list[Command]:
+    def ask(self, count: int, block: int, since: float) -> list[Command]:
         lanes = self._asked = self._readable
         if block and all(lane.key in self._ends for lane in lanes):
             # A lease cannot be looked at while a read waits: wait for a sign that there is something, and read then.

@@ -42,7 +42,7 @@ class PlainSource(Source):
             self._index.append(int(added) if start == "$" else int(added) - int(length) if start == "0" else None)
         return 0
 
-    def ask(self, count: int, block: int) -> list[Command]:
+    def ask(self, count: int, block: int, since: float) -> list[Command]:
         keys = [lane.key for lane in self.lanes]
         waits: Command = ("BLOCK", block) if block else ()
         return [

@@ -1,9 +1,10 @@
 """The receiving end: asking, handing out, taking verdicts.
 
-One connection reads, and may be waiting for an answer inside the server. Acknowledgements travel with the next read. A
-second connection, opened when it is first needed, ends such a wait (CLIENT UNBLOCK), so that the first is free again
-when `receive` returns. Should the server be too slow even for that, the answer stays outstanding and the next call goes
-on waiting for it.
+One connection reads, and may be waiting for an answer inside the server. Acknowledgements travel with the next read.
+While as much comes as was asked for, a second read is on its way before the answer to the first is taken apart, so that
+the server need not wait for us. A second connection, opened when it is first needed, ends such a wait (CLIENT UNBLOCK),
+so that the first is free again when `receive` returns. Should the server be too slow even for that, the answer stays
+outstanding and the next call goes on waiting for it.
 
 Everything happens in the caller's thread, inside `receive` and `tend`; only `settle` and `wake` may come from others,
 and they leave a note.
@@ -34,6 +35,9 @@ logger = logging.getLogger("simlink.redis")
 
 AHEAD = 100
 """How many messages the application must be ready to take, for the next to be asked for while it works on these."""
+DEPTH = 2
+"""How many reads may be under way, where the source allows it: while one answer is taken apart and worked on here, the
+server is at the next."""
 LONGEST = 10.0
 """Seconds that a read may wait inside the server."""
 SLACK = 0.5
@@ -55,6 +59,7 @@ class RedisReceiver(ReceiverDriver):
         self._control: Wire | None = None
         self._client = 0
         self._expected: deque[Callable[[Any], None]] = deque()
+        self._reads: deque[tuple[float, int]] = deque()  # under way: when each was sent, and for how many
         self._answers: list[Any] = []
         self._answer_due = 0.0
         self._verdicts: deque[Settlement] = deque()
@@ -62,7 +67,6 @@ class RedisReceiver(ReceiverDriver):
         self._listening = False
         self._woken = False
         self._mean = 0.0  # bytes of a message, roughly
-        self._asked = 0
         self._blocks = False
         self._more = False  # whether the last read brought all that it was asked for
         self._turn = 0
@@ -124,8 +128,7 @@ class RedisReceiver(ReceiverDriver):
             return
         try:
             self._read(wire)
-            if self._expected:
-                wire.wait(0.0)
+            while self._expected and wire.wait(0.0):
                 self._read(wire)
             self._apply()
             if not self._expected:
@@ -197,8 +200,11 @@ class RedisReceiver(ReceiverDriver):
         asked = False  # even without time to wait, what is there is asked for once
         while True:
             self._waker.clear()
-            self._read(wire)
             self._apply()
+            if self._flows(limit):
+                # Before the answer to the last one is taken apart, which takes as long as the server takes for one.
+                self._ask_ahead(wire, limit)
+            self._read(wire)
             now, room = time.monotonic(), self._room()
             due = source.next_chore(room) if self._sound() else now
             if now >= due:
@@ -208,15 +214,19 @@ class RedisReceiver(ReceiverDriver):
                 source.chores(wire, now, self._room())
                 room = self._room()
                 due = source.next_chore(room)
-            out = self._hand_out(limit, now)
+            out = self._hand_out(self._at_once(limit), now)
             if out or self._woken or (asked and now >= deadline):
                 self._woken = False
                 if self._expected and not out:
                     # Left waiting, it would take messages that nobody is here to read.
                     self._cancel(wire)
                     out = self._hand_out(limit, now)
-                elif out and self._more and limit >= AHEAD and not self._expected:
-                    self._ask_ahead(wire, limit)
+                elif out and self._flows(limit):
+                    # A connection that breaks here must not take those with it that are on their way to the
+                    # application: to us they are handed out, so nobody would hand them out again. The next call meets
+                    # the error.
+                    with contextlib.suppress(Lost, OSError):
+                        self._ask_ahead(wire, limit)
                 return out
             until = min([deadline, due, *self._dues()])
             asked = True
@@ -231,31 +241,38 @@ class RedisReceiver(ReceiverDriver):
             if self._expected and time.monotonic() >= until:
                 self._cancel(wire)
 
+    def _flows(self, limit: int) -> bool:
+        """Whether to ask before it is known what the last read brings."""
+        if not self._more or limit < AHEAD:
+            return False
+        return not self._expected or (self._source.deep and not self._blocks and len(self._reads) < DEPTH)
+
     def _ask_ahead(self, wire: Wire, limit: int) -> None:
         """Let the server look for the next messages while the application works on these."""
         room = self._room()
-        if room > 0 and self._source.ready and self._sound():
-            # A connection that breaks here must not take those with it that are on their way to the application: to us
-            # they are handed out, so nobody would hand them out again. The next call meets the error.
-            with contextlib.suppress(Lost, OSError):
-                self._ask(wire, min(limit, room), None)
+        least = AHEAD if self._reads else 1
+        if room >= least and self._source.ready and self._sound():
+            self._ask(wire, min(limit, room), None)
 
     def _sound(self) -> bool:
         return all(lane.sound for lane in self._source.lanes)
 
     def _room(self) -> int:
-        """How many more messages may be fetched; at least one where none are held."""
+        """How many more messages may be asked for; at least one where there are none."""
         holds = [lane.hold for lane in self._source.lanes]
-        held = sum(hold.in_hand + hold.buffered for hold in holds)
-        if held == 0:
-            room = self._prefetch
-        elif (left := self._bytes_left()) <= 0:
+        in_hand, coming = sum(hold.in_hand for hold in holds), sum(count for _, count in self._reads)
+        coming += sum(hold.buffered for hold in holds)
+        left = self._bytes_left()
+        if in_hand and left <= 0:
             return 0
-        else:
-            room = self._prefetch - held
-            if self._mean:
-                room = min(room, max(1, int(left / self._mean)))
-        return room
+        room = self._prefetch - in_hand - coming
+        if self._mean:
+            room = min(room, max(1, int(left / self._mean)) - coming)
+        return room if in_hand or coming else max(1, room)
+
+    def _at_once(self, limit: int) -> int:
+        """In a flow half of what may be in hand, so that the server works for the other half meanwhile."""
+        return min(limit, max(1, self._prefetch // 2)) if self._more else limit
 
     def _bytes_left(self) -> int:
         return self._options.prefetch_bytes - sum(lane.hold.in_hand_bytes for lane in self._source.lanes)
@@ -299,16 +316,18 @@ class RedisReceiver(ReceiverDriver):
     def _ask(self, wire: Wire, count: int, wait: float | None) -> None:
         """Send what is acknowledged, and a read that may wait (None: that may not), in one go."""
         # By halves, so that one can be on its way while the other is in hand.
-        self._asked = min(count, max(1, self._prefetch // 2))
+        count = min(count, max(1, self._prefetch // 2))
         self._blocks = wait is not None
         block = 0 if wait is None else max(1, int((min(wait, LONGEST) + SLACK) * 1000))
-        commands = self._source.ask(self._asked, block)
+        now = time.monotonic()
+        self._reads.append((now, count))
+        commands = self._source.ask(count, block, self._reads[0][0])
         packed = self._acknowledgements(wire)
         for command in commands:
             packed.append(wire.pack(command))
             self._expected.append(self._answer)
         self._expected[-1] = self._last_answer
-        self._answer_due = time.monotonic() + block / 1000 + self._settings.address.request_timeout
+        self._answer_due = now + block / 1000 + self._settings.address.request_timeout
         wire.send(b"".join(packed))
 
     def _acknowledgements(self, wire: Wire) -> list[bytes]:
@@ -331,6 +350,7 @@ class RedisReceiver(ReceiverDriver):
 
     def _last_answer(self, reply: Any) -> None:
         answers, self._answers = [*self._answers, reply], []
+        _, asked = self._reads.popleft()
         if isinstance(reply, Refusal):
             if reply.code == "UNBLOCKED":
                 return
@@ -338,7 +358,7 @@ class RedisReceiver(ReceiverDriver):
         before = self._buffered()
         size = self._source.take(answers)
         count = self._buffered() - before
-        self._more = count >= self._asked
+        self._more = count >= asked
         if count:
             mean = size / count
             self._mean = mean if not self._mean else 0.8 * self._mean + 0.2 * mean
@@ -413,6 +433,7 @@ class RedisReceiver(ReceiverDriver):
 
     def _drop(self) -> None:
         self._expected.clear()
+        self._reads.clear()
         self._answers.clear()
         for wire in (self._wire, self._control):
             if wire is not None:

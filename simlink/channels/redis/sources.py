@@ -43,6 +43,8 @@ class Source(ABC):
 
     scripts: tuple[Script, ...] = ()
     """Those that `ask` uses, by their hash."""
+    deep = False
+    """Whether it can be asked again before it was given the answers to the last time."""
 
     def __init__(self, settings: Settings, options: ReceiverOptions, life: float | None) -> None:
         check_start(options.start)
@@ -56,9 +58,10 @@ class Source(ABC):
         """Join, or join again; how many entries a broken connection cost."""
 
     @abstractmethod
-    def ask(self, count: int, block: int) -> list[Command]:
+    def ask(self, count: int, block: int, since: float) -> list[Command]:
         """The commands that read up to ``count`` entries; the last may wait for ``block`` milliseconds (0: not at
-        all) and be answered with nothing."""
+        all) and be answered with nothing. What is under way, this included, the server was asked for at ``since`` or
+        later, by the monotonic clock."""
 
     @abstractmethod
     def take(self, answers: Sequence[Any]) -> int:
@@ -99,6 +102,7 @@ class GroupSource(Source):
     """One stream, shared by the receivers of a group: each entry goes to whoever reads first."""
 
     scripts: tuple[Script, ...] = (GAPS,)
+    deep = True
 
     def __init__(self, settings: Settings, group: str, options: ReceiverOptions) -> None:
         super().__init__(settings, options, settings.min_idle)
@@ -164,11 +168,10 @@ class GroupSource(Source):
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    def ask(self, count: int, block: int) -> list[Command]:
-        now = time.monotonic()
+    def ask(self, count: int, block: int, since: float) -> list[Command]:
         lane = self.lanes[0]
         if not lane.hold.count:
-            lane.renewed(now)
+            lane.renewed(since)
         commands: list[Command] = [self.gaps_of(lane)] if self.watches else []
         waits: Command = ("BLOCK", block) if block else ()
         read = ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count, *waits, "STREAMS", lane.key, ">")
