@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 from pika import BasicProperties
 
 from simlink.channels.identity import ID_HEADER, Identities, format_identities, parse_identities
+from simlink.channels.rabbitmq.frames import read_properties
 from simlink.message import EMPTY_HEADERS, Batch, Same
 
-__all__ = ["DELIVERY_COUNT", "KEY_HEADER", "Row", "attempts_of", "read_rows", "write_rows"]
+__all__ = ["DELIVERY_COUNT", "KEY_HEADER", "Row", "attempts_of", "decoded", "read_rows", "write_rows"]
 
 KEY_HEADER = "simlink-key"
 DELIVERY_COUNT = "x-delivery-count"
@@ -32,7 +33,7 @@ DELIVERY_COUNT = "x-delivery-count"
 PERSISTENT = 2
 
 Delivered = tuple[Any, Any, bytes]
-"""``basic.deliver``, the properties, the body."""
+"""``basic.deliver``, the properties, the body; pika's own, or as `frames.take_deliveries` gives them, decoded."""
 
 
 class Row(NamedTuple):
@@ -83,6 +84,12 @@ def _text_or_bytes(key: bytes) -> str | bytes:
         return key.decode()
     except UnicodeDecodeError:
         return key
+
+
+def decoded(row: Delivered) -> Delivered:
+    """A delivery with its properties taken apart, in the reader's thread rather than the link's."""
+    method, properties, body = row
+    return (method, read_properties(properties), body) if type(properties) is bytes else row
 
 
 def read_rows(rows: Sequence[Delivered], *, topic: bool) -> Batch:

@@ -18,11 +18,14 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from simlink.channels.rabbitmq.failures import connect_failure, connect_timeout
+from simlink.channels.rabbitmq.frames import take_deliveries
 from simlink.channels.rabbitmq.settings import Settings
 from simlink.channels.tls import client_context
 
 __all__ = ["Link", "left"]
 
+READ = 65_536
+"""How many bytes are read at a time."""
 GRACE = 0.2
 """The least that closing grants the broker for its goodbye."""
 STILL = 1.25
@@ -63,9 +66,36 @@ class _Loop(IOLoop):  # type: ignore[misc] # pika has no types
 
 
 class _Connection(pika.SelectConnection):  # type: ignore[misc] # as above
+    """pika's, but deliveries are taken out of its buffer before it looks at it (see `frames`).
+
+    Attributes:
+        consumers: the tags of those whose deliveries are taken.
+        consumer_channel: the number of the channel that they are on.
+        on_deliveries: who gets them.
+    """
+
+    _frame_buffer: bytes
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.consumers: set[bytes] = set()
+        self.consumer_channel = 0
+        self.on_deliveries: Callable[[Sequence[Any]], None] | None = None
         self.ioloop.begun.append(self)
+
+    def _on_data_available(self, data_in: bytes) -> None:
+        more = False
+        if self.on_deliveries is not None:
+            buffer = self._frame_buffer + data_in
+            rows, end, more = take_deliveries(buffer, self.consumer_channel, self.consumers)
+            self._frame_buffer, data_in = buffer[end:], b""
+            # What pika's heartbeats go by.
+            self.bytes_received += end
+            self.frames_received += sum(3 if row[2] else 2 for row in rows)
+            if rows:
+                self.on_deliveries(rows)
+        if not more:
+            super()._on_data_available(data_in)
 
 
 class Link:
@@ -81,7 +111,7 @@ class Link:
         self._on_lost = on_lost
         self._loop = _Loop()
         self._parameters: Sequence[pika.ConnectionParameters] = ()
-        self._connection: pika.SelectConnection | None = None
+        self._connection: _Connection | None = None
         self._workflow: Any = None
         self._tried = False
         self._aborted = False
@@ -120,7 +150,7 @@ class Link:
             raise connect_failure(self.error, self._settings, user)
 
     @property
-    def connection(self) -> pika.SelectConnection:
+    def connection(self) -> _Connection:
         """The connection itself. For its own thread, except for what never changes."""
         assert self._connection is not None
         return self._connection
@@ -195,6 +225,14 @@ class Link:
         found = self.ask(None, begin, deadline)
         assert isinstance(found, Channel)
         return found
+
+    def take(self, channel: Channel, tag: str, on_deliveries: Callable[[Sequence[Any]], None]) -> None:
+        """For the link's thread: have the deliveries to a consumer, all of one channel, handed over many at a time.
+        Its own callback still gets what is not of the usual form."""
+        connection = self.connection
+        connection.consumers.add(tag.encode())
+        connection.consumer_channel = channel.channel_number
+        connection.on_deliveries = on_deliveries
 
     def drop_channel(self, channel: Channel) -> None:
         """Close a channel that is not needed any more; nothing if it is closed."""
@@ -281,6 +319,9 @@ class Link:
             self._loop.stop()
             return
         self._connection = result
+        # pika reads 4 KiB at a time, a dozen messages. It has no public way to have it read more.
+        if result._transport is not None:
+            result._transport._MAX_RECV_BYTES = READ
         result.add_on_close_callback(self._on_closed)
         if self._closing:
             self._end()

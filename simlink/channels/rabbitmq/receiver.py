@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pika import exceptions
 
 from simlink.channels.driver import Incoming, Lease, Mode, ReceiverDriver, ReceiverOptions, Settlement
-from simlink.channels.rabbitmq.columns import Delivered, attempts_of, read_rows
+from simlink.channels.rabbitmq.columns import Delivered, attempts_of, decoded, read_rows
 from simlink.channels.rabbitmq.failures import operation_failure, receive_failure
 from simlink.channels.rabbitmq.link import Link, left
 from simlink.channels.rabbitmq.settings import Settings
@@ -150,7 +150,8 @@ class RabbitMQReceiver(ReceiverDriver):
             )
 
     def _consume(self, channel: Channel, hold: _Hold, give: Any) -> None:
-        channel.basic_consume(self._queue, partial(self._on_message, hold.buffer), callback=give)
+        tag = channel.basic_consume(self._queue, partial(self._on_message, hold.buffer), callback=give)
+        hold.link.take(channel, tag, partial(self._on_deliveries, hold.buffer))
 
     # --- ReceiverDriver -----------------------------------------------------------------------------------------
 
@@ -264,7 +265,7 @@ class RabbitMQReceiver(ReceiverDriver):
 
     def _hand_out(self, hold: _Hold, limit: int) -> Incoming:
         buffer = hold.buffer
-        rows = [buffer.popleft() for _ in range(min(limit, len(buffer)))]
+        rows = [decoded(buffer.popleft()) for _ in range(min(limit, len(buffer)))]
         known = attempts_of(rows)
         batch = read_rows(rows, topic=self._topic)
         attempts: Sequence[int] = Same(1, len(rows)) if known is None else self._recalled(batch, known)
@@ -328,7 +329,10 @@ class RabbitMQReceiver(ReceiverDriver):
     def _on_message(
         self, buffer: deque[Delivered], _channel: Channel, method: Any, properties: Any, body: bytes
     ) -> None:
-        buffer.append((method, properties, body))
+        self._on_deliveries(buffer, [(method, properties, body)])
+
+    def _on_deliveries(self, buffer: deque[Delivered], rows: Sequence[Delivered]) -> None:
+        buffer.extend(rows)
         if 0 < self._hungry <= len(buffer):
             # Once: a reader that has not come yet to take the flag down must not be called for every message.
             self._hungry = 0
@@ -362,7 +366,8 @@ class RabbitMQReceiver(ReceiverDriver):
         channel = hold.channel
         if channel is not None and channel.is_open:
             channel.basic_qos(prefetch_count=credit)
-            channel.basic_consume(self._queue, partial(self._on_message, hold.buffer))
+            tag = channel.basic_consume(self._queue, partial(self._on_message, hold.buffer))
+            hold.link.take(channel, tag, partial(self._on_deliveries, hold.buffer))
 
     def _on_cancel(self, link: Link, _frame: Any) -> None:
         """The broker ended our reading: the queue was deleted, or moved to another node."""
