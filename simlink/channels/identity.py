@@ -168,19 +168,22 @@ def _parse_columns(values: Sequence[bytes | None]) -> Identities | None:
     except TypeError:
         return None
     rows = np.frombuffer(b"".join(values), np.uint8).reshape(n, WIDTH)  # type: ignore[arg-type]
-    if not ((rows[:, HEX] == SLASH).all() and (rows[:, HEX + 1 + DIGITS] == SLASH).all()):
+    if not (rows[:, HEX :: DIGITS + 1] == SLASH).all():
         return None
-    sequences = _numbers(rows[:, HEX + 1 : HEX + 1 + DIGITS])
-    timestamps = _numbers(rows[:, HEX + DIGITS + 2 :])
-    if sequences is None or timestamps is None:
+    # Both numbers at once: of a few hundred rows it is NumPy's fixed costs that count.
+    digits = np.concatenate((rows[:, HEX + 1 : HEX + 1 + DIGITS], rows[:, HEX + DIGITS + 2 :]))
+    numbers = _numbers(digits)
+    if numbers is None:
         return None
-    heads = rows[:, :HEX]
+    sequences, timestamps = numbers[:n], numbers[n:]
+    heads = np.ascontiguousarray(rows[:, :HEX])
+    words = heads.view(np.uint64)
     producers: Sequence[bytes | None]
     try:
-        if (heads == heads[0]).all():
+        if (words == words[0]).all():
             producers = Same(_producer(heads[0].tobytes()), n)
         else:
-            raw = np.ascontiguousarray(heads).tobytes()
+            raw = heads.tobytes()
             known: dict[bytes, bytes] = {}
             producers = []
             for i in range(0, n * HEX, HEX):
@@ -193,7 +196,7 @@ def _parse_columns(values: Sequence[bytes | None]) -> Identities | None:
         return None
     first = int(sequences[0])
     ordered: Any = sequences
-    if int(sequences[-1]) == first + n - 1 and bool((np.diff(sequences) == 1).all()):
+    if int(sequences[-1]) == first + n - 1 and bool((sequences[1:] - sequences[:-1] == 1).all()):
         ordered = range(first, first + n)
     times: Any = timestamps
     if not timestamps.all():
@@ -209,16 +212,14 @@ def _producer(text: bytes) -> bytes:
 
 
 def _numbers(digits: Bytes2D) -> Ints | None:
-    """Sixteen digits a row → numbers, eight digits at a time; None if anything is not a digit.
+    """Sixteen digits a row, without gaps → numbers, eight digits at a time; None if anything is not a digit.
 
     Eight ASCII digits in one 64-bit word are folded in pairs, as in D. Lemire, "Quickly parsing eight digits" (2018).
     """
     values = digits - np.uint8(ZERO)
-    if (values > 9).any():
+    if values.max() > 9:
         return None
-    words = (
-        values.view("<u8").astype(np.uint64) if values.flags.c_contiguous else np.ascontiguousarray(values).view("<u8")
-    )
+    words = values.view("<u8")
     words = words * np.uint64(10) + (words >> np.uint64(8))
     mask = np.uint64(0x000000FF000000FF)
     folded = (

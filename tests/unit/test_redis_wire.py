@@ -7,8 +7,11 @@ import socket
 import threading
 import time
 
+import hiredis
+import hypothesis
 import pytest
 import redis
+from hypothesis import strategies as st
 
 from simlink.channels.driver import Mode
 from simlink.channels.redis.failures import (
@@ -57,6 +60,15 @@ def answers(wire, count):
         else:
             found.append(reply)
     return found
+
+
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(st.lists(st.integers(0, 12).map(b"1700000000000-%d".__mod__), max_size=6))
+def test_ids_are_packed_as_the_client_does(pair, ids):
+    wire, _ = pair
+    command = ("XACK", "größe".encode(), b"group", *ids)
+
+    assert wire.pack_ids(command) == hiredis.pack_command(command)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])

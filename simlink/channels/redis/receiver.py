@@ -333,7 +333,7 @@ class RedisReceiver(ReceiverDriver):
     def _acknowledgements(self, wire: Wire) -> list[bytes]:
         packed: list[bytes] = []
         for lane, count, command in self._source.acknowledge():
-            packed.append(wire.pack(command))
+            packed.append(wire.pack_ids(command))
             self._expected.append(_acknowledged(lane, count))
         return packed
 

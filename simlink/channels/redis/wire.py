@@ -100,6 +100,18 @@ class Wire:
         self._asks_out = False
         self._waker: Waker | None = None
 
+    def pack_ids(self, command: tuple[Any, ...]) -> bytes:
+        """As `pack`, of a name, two words and IDs, which are bytes; several times faster where these are of one length,
+        as those of one read mostly are."""
+        head, ids = command[:3], command[3:]
+        sizes = set(map(len, ids))
+        if len(sizes) != 1:
+            return self.pack(command)
+        each = b"\r\n$%d\r\n" % sizes.pop()
+        # The head as hiredis packs it, but for how many words there are.
+        words = self.pack(head).partition(b"\r\n")[2]
+        return b"*%d\r\n%s%s%s\r\n" % (len(command), words[:-2], each, each.join(ids))
+
     # --- out ----------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
