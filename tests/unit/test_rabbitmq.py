@@ -78,7 +78,7 @@ def test_what_is_refused_before_anything_is_sent(url, mode, options, error, word
     ("options", "receiver", "words"),
     [
         ({}, {"start": "earliest"}, "replay"),
-        ({}, {"at": "mq"}, "broker"),
+        ({}, {"at": "mq"}, "nobody listens"),
         ({}, {"overflow": "drop"}, "overflow"),
     ],
 )
