@@ -57,6 +57,7 @@ def invoke(arguments: list[str]) -> int:
     try:
         return _invoke(arguments)
     finally:
+        _let_go_of_output()
         if free:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -83,8 +84,7 @@ def _invoke(arguments: list[str]) -> int:
         _emit_error("interrupted", arguments)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more while it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has gone, and wants to hear nothing.
         return 1
     except Exception as error:
         if isinstance(error, SimlinkError | OSError):
@@ -97,6 +97,18 @@ def _invoke(arguments: list[str]) -> int:
         if not getattr(error, "reported", False):
             _emit_error(message, arguments)
         return 2 if isinstance(error, ConfigError | MissingExtra) else 1
+
+
+def _let_go_of_output() -> None:
+    """What standard output could not take is lost: Python would try again as it ends, complain, and end with 120."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _emit_error(message: str, arguments: list[str]) -> None:

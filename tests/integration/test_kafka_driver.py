@@ -338,10 +338,9 @@ def test_a_queue_keeps_what_was_sent_before_its_first_receiver(make):
 
 def test_a_receiver_joins_and_leaves_in_the_middle_and_nothing_is_lost(make):
     driver = make()
-    total = 12_000
     sending = Sending(driver)
     one = Receiving(driver)
-    second = []
+    second: list[Receiving] = []
     stop = threading.Event()
 
     def guest():
@@ -354,10 +353,11 @@ def test_a_receiver_joins_and_leaves_in_the_middle_and_nothing_is_lost(make):
     thread = threading.Thread(target=guest)
     deadline = time.monotonic() + 60
     sent = 0
-    seen = set()
-    while len(seen) < total:
-        assert time.monotonic() < deadline, (len(seen), one.end.stats())
-        if sent < total and len(sending.open) < 2000:
+    seen: set[int] = set()
+    # So many, and on until the guest has had its part: how long the group takes to take it in is the broker's business.
+    while sent < 12_000 or not stop.is_set() or len(seen) < sent:
+        assert time.monotonic() < deadline, (len(seen), sent, one.end.stats())
+        if (sent < 12_000 or not stop.is_set()) and len(sending.open) < 2000 and sent - len(seen) < 4000:
             sending.send(rows(sent, 200))
             sent += 200
             if sent == 3000:
@@ -365,17 +365,16 @@ def test_a_receiver_joins_and_leaves_in_the_middle_and_nothing_is_lost(make):
         sending.step(0)
         one.take(0.01)
         if second and len(second[0].messages) > 500:
-            stop.set()
+            stop.set()  # it leaves in the middle
         seen = set(one.numbers) | set(second[0].numbers if second else ())
-    stop.set()
     in_background(one, thread.join)
     sending.drain()
     sending.close()
     one.close()
 
-    assert set(range(total)) == seen
+    assert set(range(sent)) == seen
     assert sending.resent == 0
-    assert len(second[0].messages) > 0
+    assert len(second[0].messages) > 500
     # Repeats are told: what comes to one receiver a second time from the same place is a second attempt.
     for receiving in (one, second[0]):
         firsts = [m.sequence for m, attempt in receiving.messages if attempt == 1]

@@ -192,7 +192,7 @@ def test_presets_name_fields_that_are_there():
         ({"failures": 1.1}, "failures"),
         ({"failures": math.nan}, "failures"),
         ({"retries": -0.1}, "retries"),
-        ({"customers": 0}, "zipf"),
+        ({"customers": 0}, "customers is an integer from 1"),
         ({"format": "x"}, "format"),
     ],
 )
