@@ -33,7 +33,7 @@ def command(count: int, rate: float | None, seed: int, as_json: bool) -> int:
     with _Receiver(count, seed) as receiver:
         url = receiver.ready()
         say(f"a second process listens at {url}")
-        show = chosen(True, always=True) or False
+        show = chosen(True) or False
         try:
             report = run(clicks, url, count=count, rate=rate, key="user_id", progress=show)
         except Interrupted as error:

@@ -112,7 +112,7 @@ def _run(
 
     schedule = None if arrivals is None else parse_arrivals(arrivals)
     writer = serializer_for(serializer, record_of(source))
-    show: Any = watching() if watch else chosen(True, always=True)
+    show: Any = watching() if watch else chosen(True)
     if workers > 1:
         from simlink.running.workers import run_workers
 

@@ -95,8 +95,12 @@ class Lines:
         due = progress.seconds - (self._last or 0.0) >= self.every
         if due or (progress.done and self._last is not None):
             self._last = progress.seconds
-            sys.stderr.write(f"{self.text(progress)}\n")
-            sys.stderr.flush()
+            if sys.stderr is None:
+                return
+            # Where nobody can be told any more, the run goes on all the same.
+            with suppress(OSError):
+                sys.stderr.write(f"{self.text(progress)}\n")
+                sys.stderr.flush()
 
     def text(self, progress: Progress) -> str:
         """The line."""
@@ -214,9 +218,9 @@ def in_notebook() -> bool:
     return current is not None and type(current).__name__ == "ZMQInteractiveShell"
 
 
-def chosen(progress: bool | Callable[[Progress], object], *, always: bool = False) -> Show | None:
-    """What ``progress=`` asks for: True shows a bar in a terminal or a notebook and is silent elsewhere (``always``:
-    prints lines there), False shows nothing, and a function is called with a `Progress`.
+def chosen(progress: bool | Callable[[Progress], object]) -> Show | None:
+    """What ``progress=`` asks for: True shows a bar in a terminal or a notebook and prints `Lines` elsewhere, False
+    shows nothing, and a function is called with a `Progress`.
 
     Raises:
         ConfigError: it is neither.
@@ -230,8 +234,7 @@ def chosen(progress: bool | Callable[[Progress], object], *, always: bool = Fals
     if in_notebook() or (sys.stderr is not None and sys.stderr.isatty()):
         with suppress(ImportError):
             return Bar()
-        return Lines()
-    return Lines() if always else None
+    return Lines()
 
 
 class Meter:

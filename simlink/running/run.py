@@ -78,8 +78,8 @@ def run(
         on_overload: when the run is behind its schedule: "lag" keeps the schedule, and reports the lag; "block" moves
             it by the time that the channel had no room; "drop" skips what is more than 0.1 s late, and counts it (a
             dropped record counts towards ``count``).
-        progress: True shows a bar in a terminal or a notebook and nothing elsewhere; a function gets a `Progress` about
-            ten times a second.
+        progress: True shows a bar in a terminal or a notebook, and elsewhere a line on stderr every two seconds; a
+            function gets a `Progress` about ten times a second.
         timeout: seconds to wait for a peer, then for room in the channel, and at the end for the receipts; None waits
             for ever. What has no receipt then is reported as unknown.
         topic: ``channel`` is the URL of a topic.
