@@ -17,7 +17,7 @@ import msgspec
 
 from simlink.errors import AlreadySettled, ConfigError, DecodeError, StateError
 
-__all__ = ["EMPTY_HEADERS", "Batch", "Delivery", "Key", "Message", "Same", "Verdict", "encode_key"]
+__all__ = ["EMPTY_HEADERS", "Batch", "Delivery", "Key", "Message", "Same", "Verdict", "breaks", "encode_key"]
 
 T = TypeVar("T")
 Key = str | bytes | int
@@ -40,15 +40,22 @@ class Verdict(enum.IntEnum):
     """Never; to the dead letters where there are some."""
 
 
+def breaks(text: str) -> bool:
+    """Whether a text ends a line or itself somewhere within, for those who read it so: it has a CR, an LF or a NUL."""
+    return "\n" in text or "\r" in text or "\0" in text
+
+
 def encode_key(key: Key | None) -> bytes | None:
     """The bytes that stand for a key on every transport.
 
     Raises:
-        ConfigError: the key is neither str, bytes nor int, or a str with half a surrogate pair.
+        ConfigError: the key is neither str, bytes nor int, or a str with half a surrogate pair, CR, LF or NUL.
     """
     if key is None or isinstance(key, bytes):
         return key
     if isinstance(key, str):
+        if breaks(key):
+            raise ConfigError(f"a key of text has no CR, LF or NUL, as {key!r:.80} has; bytes travel as they are")
         try:
             return key.encode()
         except UnicodeEncodeError as error:

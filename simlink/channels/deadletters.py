@@ -25,7 +25,7 @@ from simlink.channels.channel import Channel
 from simlink.channels.channel import queue as open_queue
 from simlink.channels.identity import format_identities
 from simlink.errors import ConfigError, DecodeError, NotSupported, SimlinkError
-from simlink.message import Batch
+from simlink.message import Batch, breaks
 
 if TYPE_CHECKING:
     from simlink.channels.hands import Hands, Held
@@ -183,7 +183,7 @@ class DeadLetters:
 
     def _written(self, held: Held, row: int) -> Batch:
         message = held.batch[row]
-        headers = {name: value for name, value in message.headers.items() if name != ORIGIN_HEADER}
+        headers = {_line(name): _line(value) for name, value in message.headers.items() if name != ORIGIN_HEADER}
         headers[REASON_HEADER] = _reason(held, row)
         headers[ATTEMPTS_HEADER] = str(held.attempts[row])
         headers[ORIGIN_URL_HEADER] = self._origin
@@ -191,6 +191,14 @@ class DeadLetters:
         if identity is not None:
             headers[ORIGIN_HEADER] = identity.decode()
         return Batch([message.body], keys=[message.key], headers=[headers], content_types=[message.content_type])
+
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\r": "\\r", "\n": "\\n", "\0": "\\0"})
+
+
+def _line(text: str) -> str:
+    """A header that another program gave a broker may have what no sender of ours takes: as Python writes it."""
+    return text.translate(_ESCAPES) if breaks(text) else text
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +23,7 @@ from simlink.errors import (
     SendError,
     SendTimeout,
 )
-from simlink.message import EMPTY_HEADERS, Batch, Key, Message, Same, encode_key
+from simlink.message import EMPTY_HEADERS, Batch, Key, Message, Same, breaks, encode_key
 from simlink.serializers.serializer import Serializer
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Sending:
         Args:
             value: what the serializer takes; a Message is sent as it is (``key`` and ``headers`` are then its own).
             key: keeps messages of the same key together and in order.
-            headers: text → text.
+            headers: text → text, without CR, LF or NUL.
             timeout: seconds to wait for a peer, for room in the window and for the confirmation; None waits for ever.
             wait: False returns at once with a pending receipt.
 
@@ -211,10 +212,12 @@ class Sending:
 
         Raises:
             SendError: a body is larger than ``max_message_bytes``. EncodeError: a header that the envelope cannot take.
-            Otherwise as `send`.
+            ConfigError: a header with CR, LF or NUL. Otherwise as `send`.
         """
         self._check_open()
         self._check_sizes(batch)
+        if not isinstance(batch.headers, Same):
+            _check_lines(batch.headers)
         if self._bare:
             self._warn_of_losses(batch)
         if self._envelope is not None:
@@ -359,7 +362,15 @@ def _checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
             raise ConfigError(f"the header {name!r} is simlink's own")
         if not (name.isascii() and value.isascii()):
             _check_utf8(name, value)
+    _check_lines([headers])
     return dict(headers)
+
+
+def _check_lines(rows: Iterable[Mapping[str, str]]) -> None:
+    for headers in rows:
+        if headers and breaks("".join(chain(headers, headers.values()))):
+            name, value = next((n, v) for n, v in headers.items() if breaks(n) or breaks(v))
+            raise ConfigError(f"headers have no CR, LF or NUL, as {name!r:.80}: {value!r:.80} has")
 
 
 def _check_utf8(name: str, value: str) -> None:

@@ -74,7 +74,7 @@ def run(
             seconds since 1970. What was due before now goes out at full speed, and counts as due when it does; then
             the run is live. ``duration`` counts from now.
         key: the field that is the key, or a function of the value.
-        headers: text → text, of every message.
+        headers: text → text without CR, LF or NUL, of every message.
         on_overload: when the run is behind its schedule: "lag" keeps the schedule, and reports the lag; "block" moves
             it by the time that the channel had no room; "drop" skips what is more than 0.1 s late, and counts it (a
             dropped record counts towards ``count``).

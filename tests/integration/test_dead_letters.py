@@ -4,6 +4,7 @@ import uuid
 from contextlib import ExitStack
 
 import pytest
+import redis
 
 import simlink
 from simlink.message import Batch
@@ -95,3 +96,22 @@ def test_a_letter_that_cannot_be_sent_holds_its_partition_until_it_can(url, sche
                 letter = graves.get(timeout=PATIENCE).value
 
     assert (stats["sent"], first, letter) == (0, 1, 1)
+
+
+@pytest.mark.broker("redis")
+def test_a_foreign_header_that_no_sender_of_ours_takes_stands_escaped_in_the_letter(redis_broker):
+    origin = f"redis://{redis_broker.url.partition('://')[2].partition('/')[0]}/t-{uuid.uuid4().hex[:12]}"
+    with ExitStack() as stack:
+        dead = stack.enter_context(simlink.queue("tcp://127.0.0.1:0/dead"))
+        graves = stack.enter_context(dead.receiver())
+        orders = stack.enter_context(simlink.queue(origin))
+        rx = stack.enter_context(orders.receiver(settle="manual", dead_letter=graves.url))
+        with redis.Redis.from_url(redis_broker.url) as client:
+            client.xadd(origin.rpartition("/")[2], {"body": "1", "who": "ann\r\nX-Evil: \\y\0"})
+        delivery = rx.get(timeout=PATIENCE)
+        assert delivery.message.headers["who"] == "ann\r\nX-Evil: \\y\0"
+        delivery.reject()
+        letter = graves.get(timeout=PATIENCE)
+        letter.ack()
+        orders.delete()
+    assert letter.message.headers["who"] == "ann\\r\\nX-Evil: \\\\y\\0"

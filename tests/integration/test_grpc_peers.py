@@ -151,6 +151,14 @@ def test_what_finds_no_room_is_refused_whole_and_may_come_again():
     [
         (pb.PublishRequest(destination="other", messages=[pb.Message()]), "NOT_FOUND", "nobody receives 'other'"),
         (pb.PublishRequest(destination="orders"), "INVALID_ARGUMENT", "no messages"),
+        *(
+            (pb.PublishRequest(destination="orders", messages=[message]), "INVALID_ARGUMENT", "CR, LF or NUL")
+            for message in (
+                pb.Message(key_text="a\r\nb"),
+                pb.Message(headers={"a\nb": "v"}),
+                pb.Message(headers={"x": "a\0b"}),
+            )
+        ),
         (
             pb.PublishRequest(destination="orders", messages=[pb.Message(producer=b"p" * 16)]),
             "INVALID_ARGUMENT",

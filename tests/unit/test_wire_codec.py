@@ -35,7 +35,7 @@ from simlink.message import EMPTY_HEADERS, Batch, Same
 
 numbers = st.integers(0, 2**62)
 ids = st.binary(min_size=16, max_size=16)
-text = st.text(max_size=8)
+text = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=8)
 runs = st.lists(st.tuples(numbers, st.integers(1, 2**20)).map(lambda r: (r[0], r[0] + r[1])), max_size=5)
 small = st.integers(0, 2**31)
 

@@ -29,7 +29,7 @@ from simlink.channels.kafka.clients import Client, ProducerClient, Rows
 from simlink.channels.kafka.lanes import Lane
 from simlink.channels.kafka.partitioning import choose_partitions
 from simlink.channels.kafka.settings import Settings
-from simlink.errors import ConnectError, SendError, StateError
+from simlink.errors import ConnectError, StateError
 from simlink.message import EMPTY_HEADERS, Batch, Same
 
 __all__ = ["KafkaSender", "merge_ranges"]
@@ -81,24 +81,6 @@ class KafkaSender(SenderDriver):
     def submit(self, batch: Batch, position: int) -> None:
         if not self._lanes or self._closed:
             raise StateError("this Kafka sender is not open")
-        users = batch.headers
-        if not (isinstance(users, Same) and not users.value):
-            done = 0
-            for row, names in enumerate(users):
-                if any("\0" in name for name in names):
-                    # librdkafka would send what stands before it: another header. So it is refused with either client.
-                    error = SendError("the name of a Kafka header has no NUL", url=self._settings.url)
-                    if row > done:
-                        self._submit(batch[done:row], position + done)
-                    self._ready.append(Outcome(OutcomeKind.FAILED, position + row, position + row + 1, error=error))
-                    done = row + 1
-            if done:
-                if done < len(batch):
-                    self._submit(batch[done:], position + done)
-                return
-        self._submit(batch, position)
-
-    def _submit(self, batch: Batch, position: int) -> None:
         rows = self._rows(batch, position)
         if self._held or self._producer is None or any(lane.broken for lane in self._lanes):
             self._held.append((position, rows))
