@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
+import socket
 import threading
 import time
 import uuid
@@ -13,10 +15,12 @@ from datetime import UTC, datetime
 
 import psutil
 import pytest
+from confluent_kafka import admin as native
 
 import simlink
 from simlink.channels.driver import Mode, OutcomeKind, ReceiverOptions, Settlement
 from simlink.channels.kafka import KafkaDriver
+from simlink.channels.kafka.confluent_admin import ConfluentAdmin, common_config
 from simlink.channels.url import parse_url
 from simlink.errors import ConfigError, ConnectTimeout, InvalidURL, NotSupported
 from simlink.message import Batch, Same, Verdict
@@ -621,6 +625,26 @@ def test_deleting_leaves_neither_topic_nor_groups_behind(make):
 
 
 # --- trouble ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["kafka+confluent"], indirect=True)
+def test_a_client_that_waits_in_vain_gives_way_to_a_new_one(make, monkeypatch):
+    driver, asked = make(), []
+    new = ConfluentAdmin._new
+
+    def first_to_nobody(admin):
+        asked.append(admin._settings.servers)
+        if len(asked) > 1:
+            return new(admin)
+        settings = dataclasses.replace(admin._settings, servers=(f"127.0.0.1:{silent.getsockname()[1]}",))
+        return native.AdminClient(common_config(settings))
+
+    monkeypatch.setattr(ConfluentAdmin, "_new", first_to_nobody)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sender = driver.sender()
+        sender.open(6.0)
+        sender.close(5.0)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("end", ["sender", "receiver"])

@@ -126,8 +126,10 @@ class ConfluentAdmin(AdminClient):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._refused: KafkaError | None = None
-        config = common_config(settings) | {"error_cb": self._on_error}
-        self._admin: native.AdminClient | None = native.AdminClient(config)
+        self._admin: native.AdminClient | None = self._new()
+
+    def _new(self) -> native.AdminClient:
+        return native.AdminClient(common_config(self._settings) | {"error_cb": self._on_error})
 
     def _on_error(self, error: KafkaError) -> None:
         logger.debug("kafka: %s", error)
@@ -146,7 +148,7 @@ class ConfluentAdmin(AdminClient):
                 if self._refused is not None:
                     raise KafkaException(self._refused) from None
                 if time.monotonic() >= deadline:
-                    raise
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
 
     def _wait(self, future: Any, what: str, timeout: float, accept: Sequence[int] = ()) -> Any:
         """The future's result, or None where it failed with one of the codes in ``accept``."""
@@ -163,12 +165,32 @@ class ConfluentAdmin(AdminClient):
         return self._admin
 
     def partitions(self, topic: str, timeout: float) -> int | None:
-        found = self._native.describe_topics(TopicCollection([topic]), request_timeout=timeout)
-        described = self._wait(found[topic], "description", timeout, (UNKNOWN_TOPIC,))
+        # The library has been seen to look for the controller in vain until its time was over, while the broker, back
+        # from a stall, answered others: a client that begins anew gets the rest of the time.
+        first = timeout / 3
+        try:
+            described = self._described(topic, first)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._TIMED_OUT:
+                raise failure(error, "description", self._settings, timeout) from error
+            self._admin = self._new()
+            try:
+                described = self._described(topic, timeout - first)
+            except KafkaException as again:
+                raise failure(again, "description", self._settings, timeout) from again
         if described is None:
             return None
         settled = all(p.leader is not None and p.leader.id >= 0 for p in described.partitions)
         return len(described.partitions) if settled else 0
+
+    def _described(self, topic: str, timeout: float) -> Any:
+        try:
+            found = self._native.describe_topics(TopicCollection([topic]), request_timeout=timeout)
+            return self._result(found[topic], timeout)
+        except KafkaException as error:
+            if error.args[0].code() == UNKNOWN_TOPIC:
+                return None
+            raise
 
     def create(self, topic: str, partitions: int, replication: int, timeout: float) -> bool:
         new = native.NewTopic(topic, partitions, replication)  # type: ignore[attr-defined]  # not in its __all__
