@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from simlink.channels.channel import queue, topic
 from simlink.errors import ConfigError, MissingExtra, SendError, SimlinkError
+from simlink.generators.output.processes import UNGUARDED, begin
 from simlink.generators.source import as_source
 from simlink.ledger.latency import Latencies
 from simlink.running.pacing import Striped, held
@@ -105,10 +107,14 @@ def run_workers(
             due = None if schedule is None else Striped(schedule, i, workers)
             team.start(i, part.shard(i, workers), url, due, options)
         team.follow(show, whole.name, masked, total, duration)
-    report = replace(team.report(paced=schedule is not None), asked_rate=rate)
+    error: SimlinkError | None = None
     if team.errors:
         config, message = team.errors[0]
-        error: SimlinkError = ConfigError(message) if config else SendError(message, url=masked)
+        error = ConfigError(message) if config else SendError(message, url=masked)
+        if not team.reported:
+            raise error
+    report = replace(team.report(paced=schedule is not None), asked_rate=rate)
+    if error is not None:
         error.report = report  # type: ignore[attr-defined]  # every exception has room for it
         raise error
     if team.signal is not None:
@@ -145,6 +151,7 @@ class _Team:
         self._barrier = self._context.Barrier(workers)
         self._processes: list[Any] = []
         self._pipes: dict[Connection, int] = {}
+        self._heard: set[int] = set()
         self._counts: dict[int, tuple[int, int, int, int, int]] = {}
         self._finals: list[tuple[Report, int, Latencies, Latencies]] = []
         self.errors: list[tuple[bool, str]] = []
@@ -157,16 +164,14 @@ class _Team:
             ConfigError: the source cannot be handed to another process.
         """
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(
-            target=_work, args=(theirs, self._barrier, source, url, due, options), name=f"simlink-worker-{i}"
-        )
         self._pipes[ours] = i
         # A worker inherits what is blocked, and hears of a signal once it can obey: see `_work`.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            process.start()
+            handles, more = (theirs, self._barrier), (source, url, due, options)
+            process = begin(self._context, _work, handles, more, name=f"simlink-worker-{i}")
             self._processes.append(process)
-        except (AttributeError, TypeError, ValueError, ImportError) as error:
+        except (AttributeError, TypeError, ValueError, ImportError, pickle.PicklingError) as error:
             raise ConfigError(f"{source.name} cannot be handed to a worker process: {error}") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -224,8 +229,10 @@ class _Team:
             status = self._processes[i].exitcode
             if status:
                 self._barrier.abort()
-                self.errors.append((False, f"worker {i} ended with status {status}"))
+                hint = UNGUARDED if i not in self._heard else ""
+                self.errors.append((False, f"worker {i} ended with status {status}{hint}"))
             return
+        self._heard.add(i)
         if what == "counts":
             self._counts[i] = value
         elif what == "final":
@@ -235,6 +242,11 @@ class _Team:
         else:
             config, message = value
             self.errors.append((config, f"worker {i}: {message}"))
+
+    @property
+    def reported(self) -> bool:
+        """Whether any of them has come to its end."""
+        return bool(self._finals)
 
     def report(self, *, paced: bool) -> Report:
         """Of all that have ended."""

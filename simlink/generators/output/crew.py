@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from simlink.errors import ConfigError, StateError
 from simlink.generators.field import BLOCK_ROWS
+from simlink.generators.output.processes import UNGUARDED, begin
 from simlink.generators.output.stretches import Encode, Maker, Stretch, write_at
 
 if TYPE_CHECKING:
@@ -219,15 +220,11 @@ class Crew:
             # What a fork inherits and must not keep open, or nobody would see the end of the others.
             inherited = [ours, *(helper.pipe for helper in self._helpers)] if method == "fork" else []
             out = None if self._file is None else str(Path(self._file.name).resolve())
-            process = context.Process(  # type: ignore[attr-defined]  # of every context but the base
-                target=_help,
-                args=(theirs, inherited, self._source, self._encode, out),
-                name=f"simlink-generate-{number}",
-                daemon=True,
-            )
+            more = (self._source, self._encode, out)
             try:
                 with _undisturbed():
-                    process.start()
+                    name = f"simlink-generate-{number}"
+                    process = begin(context, _help, (theirs, inherited), more, name=name, daemon=True)
             except (AttributeError, TypeError, ValueError, ImportError, pickle.PicklingError) as error:
                 ours.close()
                 raise ConfigError(f"{self._source.name} cannot be handed to a worker process: {error}") from error
@@ -300,7 +297,7 @@ def _ended(helper: _Helper) -> StateError:
     how = "closed its pipe" if status is None else f"ended with status {status}"
     if status is not None and status < 0:
         how = f"was killed ({signal.Signals(-status).name})"
-    hint = "" if helper.ready else ": a script that starts processes needs if __name__ == '__main__':"
+    hint = "" if helper.ready else UNGUARDED
     return StateError(f"the worker process {helper.process.name} {how} before its work was done{hint}")
 
 
