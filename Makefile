@@ -26,7 +26,7 @@ format: $(VENV)/.simlink-all  ## let ruff fix and lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## print the bench table, ours beside floor and peer; ARGS="--quick" for a look
+bench: setup .venv-peers  ## print the bench table, ours beside floor and peer; ARGS="--quick" for a look
 	$(BIN)/python bench/all.py $(ARGS)
 
 fuzz: $(VENV)/.simlink-all  ## fuzz every decoder; ARGS="--seconds 600 --keep" goes on for longer and keeps what it found
@@ -54,3 +54,9 @@ $(VENV)/.simlink-demo: pyproject.toml scripts/setup-venv
 $(VENV)/.simlink-all: pyproject.toml scripts/setup-venv
 	PYTHON=$(PYTHON) scripts/setup-venv $(VENV) all test lint
 	@touch $@ $(VENV)/.simlink-demo
+
+# Generators that ours is measured beside want versions of their own of what it uses too.
+.venv-peers: bench/peers.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --requirement bench/peers.txt
+	@touch $@

@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ from simlink.serializers.json import Json
 from simlink.serializers.serializer import Serializer
 from simlink.serializers.text import Text
 
+ROOT = Path(__file__).parents[1]
 SIX = ("user_id", "session_id", "action", "timestamp", "product_id", "page_url")
 REACH = {
     "clickstream, JSON": 0.7e6,
@@ -241,6 +243,13 @@ def contenders() -> dict[str, Callable[[int], int]]:
     }
 
 
+def peers() -> dict[str, float]:
+    """Records a second of those that are installed: see bench/peers.py."""
+    own = ROOT / ".venv-peers" / "bin" / "python"
+    command = [str(own) if own.exists() else sys.executable, str(ROOT / "bench" / "peers.py")]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
 def by_workers(rows: int, repeat: int) -> dict[str, float]:
     """``write(…, workers=2)`` beside one by the clock, and what two processes by hand, with a file each, come to beside
     one with all rows: no more than that is there to have. In every second round the order is turned round."""
@@ -305,8 +314,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--workers-rows", type=int, default=2_400_000, help="of the file by two workers; 0 for none")
     options = parser.parse_args()
+    # First, as in a process of its own: what the other rows leave in memory a fork has to share.
+    shared = by_workers(options.workers_rows, min(options.repeat, 3)) if options.workers_rows else {}
     runs = contenders()
     rates: dict[str, list[float]] = {name: [] for name in runs}
+    others: dict[str, list[float]] = {}
     for run in runs.values():
         run(BLOCK_ROWS)  # imports, pools, tables
     for turn in range(options.repeat):
@@ -315,14 +327,18 @@ def main() -> None:
             begun = time.process_time()
             made = run(options.rows)
             rates[name].append(made / (time.process_time() - begun))
+        for name, rate in peers().items():
+            others.setdefault(name, []).append(rate)
     median = {name: statistics.median(values) for name, values in rates.items()}
-    shared = by_workers(options.workers_rows, min(options.repeat, 3)) if options.workers_rows else {}
+    beside = {name: statistics.median(values) for name, values in others.items()}
     if options.json:
-        print(json.dumps({"rates": median, "reach": REACH, "workers": shared}))
+        print(json.dumps({"rates": median, "reach": REACH, "peers": beside, "workers": shared}))
         return
     for name, rate in median.items():
         reach = f"   reach {REACH[name] / 1e6:.1f}" if name in REACH else ""
         print(f"{name:40} {rate / 1e6:8.3f} M/s{reach}")
+    for name, rate in beside.items():
+        print(f"{name:40} {rate / 1e6:8.3f} M/s")
     if shared:
         one = shared["one"]
         print(f"access_log to NDJSON, one worker         {one / 1e6:8.3f} M/s by the clock")
