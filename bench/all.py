@@ -88,7 +88,6 @@ def cataloged(quick: bool) -> Iterator[Row]:
     # The same reaches as ratios to what they were set beside: peers, and the fastest loop by hand where there was one.
     peers = found["peers"]
     for what, peer, set_beside in (
-        ("clickstream, JSON", "Faker", 4.5e3),
         ("clickstream, six fields, JSON", "Faker", 4.5e3),
         ("clickstream, six fields, JSON", "Mimesis", 61e3),
         ("clickstream, six fields, JSON", "khaos", 112e3),
