@@ -225,7 +225,7 @@ def test_an_idle_connection_that_was_closed_is_found_before_it_is_used():
 
 def test_a_header_that_http_cannot_carry_fails_its_record_alone():
     with Endpoint() as endpoint, endpoint.queue(headers={"x-fixed": "1"}) as channel:
-        for headers in ({"a": "1\r\nx: 2"}, {"content-length": "5"}, {"X-Fixed": "2"}, {"a b": "1"}):
+        for headers in ({"a": "1\x01"}, {"content-length": "5"}, {"X-Fixed": "2"}, {"a b": "1"}):
             with pytest.raises(SendError, match="cannot be sent over HTTP"):
                 channel.send(1, headers=headers)
         channel.send(2, headers={"a": "ü ☃"})

@@ -30,6 +30,26 @@ _GRACE = 0.5
 """Seconds that requests which are being answered have at the end."""
 
 
+class _Answering(ssl.SSLObject):
+    """Tells a client why its certificate is not taken. For TLS 1.3 the handshake is over at the client's side by then;
+    asyncio would close the connection with the alert still unsent, and the client would see a server that hangs up."""
+
+    refusal: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self.refusal = error
+            # "More to read" has asyncio write out what there is: the alert. It comes again when the client has answered
+            # or gone; and if it does neither, the time for the handshake ends.
+            raise ssl.SSLWantReadError(*error.args) from error
+
+
 class Server:
     """An address that is listened on, and the application behind it.
 
@@ -55,6 +75,7 @@ class Server:
         if self._context is not None and self.guard.wants_certificate:
             # One that is shown must still be good. That none is shown is told in words; see Guard.
             self._context.verify_mode = ssl.CERT_OPTIONAL
+            self._context.sslobject_class = _Answering
         self.users = 0
         self.error: Exception | None = None
         self._socket = _bind(host, port)
