@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import signal
 import threading
 import time
@@ -171,7 +170,7 @@ class _Team:
             handles, more = (theirs, self._barrier), (source, url, due, options)
             process = begin(self._context, _work, handles, more, name=f"simlink-worker-{i}")
             self._processes.append(process)
-        except (AttributeError, TypeError, ValueError, ImportError, pickle.PicklingError) as error:
+        except TypeError as error:
             raise ConfigError(f"{source.name} cannot be handed to a worker process: {error}") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -14,6 +14,10 @@ ALLOWED = {
         "generators/output/crew.py",
         "pickle",
     ): "whether an error can be handed over is tried by the helper process that has it, with nothing from elsewhere",
+    (
+        "generators/output/processes.py",
+        "pickle",
+    ): "what a process that we start is to do, from the process that starts it, as multiprocessing does it itself",
     ("block.py", "eval"): "a dict display over a schema's field names, which stand in it as literals quoted by repr()",
     (
         "serializers/protobuf_codec.py",

@@ -225,7 +225,7 @@ class Crew:
                 with _undisturbed():
                     name = f"simlink-generate-{number}"
                     process = begin(context, _help, (theirs, inherited), more, name=name, daemon=True)
-            except (AttributeError, TypeError, ValueError, ImportError, pickle.PicklingError) as error:
+            except TypeError as error:
                 ours.close()
                 raise ConfigError(f"{self._source.name} cannot be handed to a worker process: {error}") from error
             finally:

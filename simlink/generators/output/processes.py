@@ -31,13 +31,16 @@ def begin(
         options: of the process: ``name``, ``daemon``.
 
     Raises:
-        PicklingError, AttributeError, TypeError, …: ``more`` does not pickle, and the process would be spawned.
+        TypeError: ``more`` does not pickle, and the process would be spawned.
     """
     if context.get_start_method() == "fork":
         process = context.Process(target=target, args=(*handles, *more), **options)
         process.start()
         return process
-    data = pickle.dumps(more)
+    try:
+        data = pickle.dumps(more)
+    except (AttributeError, TypeError, ValueError, ImportError, pickle.PicklingError) as error:
+        raise TypeError(str(error)) from error
     reader, writer = context.Pipe(duplex=False)
     with writer:
         with reader:
