@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from simlink.channels.driver import Mode
@@ -23,7 +22,7 @@ from simlink.channels.http.settings import Settings
 from simlink.channels.hub import Reader
 from simlink.channels.link.addressed import narrow
 from simlink.channels.link.destination import STALE, Destination
-from simlink.channels.link.reception import Bounds
+from simlink.channels.link.places import Bounds, Place, Places
 from simlink.channels.link.withdraw import unowned
 from simlink.channels.wire.frames import (
     Accept,
@@ -63,9 +62,15 @@ class Gate:
         self.settings: Settings | None = None
         self.sessions: dict[str, Session] = {}
         self.counts: Counter[str] = Counter()
-        self._destinations: dict[str, tuple[Destination, Bounds, list[Reader]]] = {}
+        self._places = Places(
+            Place,
+            where,
+            make=self._make,
+            post=lambda command: self._command(command, 5.0),
+            retire=self._retire,
+            tell=lambda place: self.tell(place.destination),
+        )
         self._keys: OrderedDict[bytes, tuple[int, bytes]] = OrderedDict()
-        self._joining = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = False
@@ -79,8 +84,8 @@ class Gate:
         Raises:
             ConfigError: another one has asked for others.
         """
-        with self._joining:
-            if self.settings is None or not self._destinations:
+        with self._places.lock:
+            if self.settings is None or not len(self._places):
                 self.settings = settings
             elif self.settings != settings:
                 raise ConfigError(f"{self.where} is served with {self.settings}; this channel asks for {settings}")
@@ -93,58 +98,23 @@ class Gate:
         Raises:
             ConfigError: it is there already, with another mode or other bounds.
         """
-        with self._joining:
-            assert self.settings is not None
-            found = self._destinations.get(name)
-            if found is None:
-                destination = Destination(
-                    name,
-                    mode,
-                    max_messages=bounds.messages,
-                    max_bytes=bounds.nbytes,
-                    dead=self.settings.dead,
-                    orphan_after=self.settings.orphan_after,
-                    notify=self._notify,
-                )
-                found = (destination, bounds, [])
-            destination, known, readers = found
-            if destination.hub.mode is not mode:
-                raise ConfigError(
-                    f"{name!r} is received as a {destination.hub.mode.value} at {self.where}, not as a {mode.value}"
-                )
-            if known != bounds:
-                raise ConfigError(f"{name!r} is received at {self.where} with {known}; asked for {bounds}")
-            reader = destination.hub.subscribe(subscription, capacity=capacity, overflow=overflow)
-            readers.append(reader)
-            # Only now senders are let in: a topic without a subscription would lose what they send.
-            self._destinations[name] = found
-            if mode is Mode.TOPIC and destination.links:
-                self._command(partial(self._subscribed, destination), 5.0)
-            return reader
+        return self._places.join(name, mode, bounds, subscription, capacity=capacity, overflow=overflow)
+
+    def _make(self, name: str, mode: Mode, bounds: Bounds) -> Destination:
+        assert self.settings is not None
+        return Destination(
+            name,
+            mode,
+            max_messages=bounds.messages,
+            max_bytes=bounds.nbytes,
+            dead=self.settings.dead,
+            orphan_after=self.settings.orphan_after,
+            notify=self._notify,
+        )
 
     def leave(self, name: str, reader: Reader, timeout: float) -> None:
         """A reader goes. With the last one of a destination everything unsettled goes back to its senders."""
-        with self._joining:
-            destination, _, readers = self._destinations[name]
-            if reader not in readers:
-                return
-            destination.hub.unsubscribe(reader)
-            readers.remove(reader)
-            last = not readers
-
-            def finish() -> None:
-                if last:
-                    self._destinations.pop(name, None)
-                    self._retire(destination)
-                else:
-                    self._subscribed(destination)
-
-            self._command(finish, timeout)
-
-    def _subscribed(self, destination: Destination) -> None:
-        """Tell the senders what is subscribed to now."""
-        destination.subscribed()
-        self.tell(destination)
+        self._places.leave(name, reader, lambda command: self._command(command, timeout))
 
     def _command(self, command: Callable[[], None], timeout: float) -> None:
         """Run something where the gate is served; here, if it is not served by anybody."""
@@ -167,12 +137,12 @@ class Gate:
 
     def stats(self, name: str) -> dict[str, Any]:
         """Counts of the gate, and of one destination."""
-        found = self._destinations.get(name)
+        found = self._places.get(name)
         return {
             "address": self.where,
             "sessions": len(self.sessions),
             **{key: self.counts[key] for key in ("posts", "plain", "refused", "garbage", "timed_out", "given_up")},
-            **({} if found is None else found[0].stats()),
+            **({} if found is None else found.destination.stats()),
         }
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -218,12 +188,12 @@ class Gate:
             self._pump()
 
     def _pump(self) -> None:
-        for destination, _, _ in list(self._destinations.values()):
+        for destination in [place.destination for place in self._places]:
             if destination.has_settled:
                 self.tell(destination)
         self._pumped = time.monotonic()
         self._armed = True
-        if any(destination.has_settled for destination, _, _ in list(self._destinations.values())):
+        if self._places.anything_settled():
             self._notify()
 
     def _tick(self) -> None:
@@ -241,7 +211,7 @@ class Gate:
                     self.end(session, ErrorFrame(Code.TIMEOUT, f"silent for {settings.dead:g} s", True))
                 elif now - session.sent >= session.beat:
                     self._push(session, Heartbeat())
-        for destination, _, _ in list(self._destinations.values()):
+        for destination in [place.destination for place in self._places]:
             wait = min(wait, destination.tick())
             if destination.holding_back:
                 self.tell(destination)
@@ -249,8 +219,8 @@ class Gate:
 
     def stop(self) -> None:
         """The loop will end: say so to everybody."""
-        for destination, _, _ in list(self._destinations.values()):
-            self._retire(destination)
+        for place in self._places:
+            self._retire(place)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -259,8 +229,8 @@ class Gate:
 
     def mode(self, name: str) -> Mode | None:
         """How a destination is received here; None if it is not."""
-        found = self._destinations.get(name)
-        return None if found is None else found[0].hub.mode
+        found = self._places.get(name)
+        return None if found is None else found.destination.hub.mode
 
     def hello(self, name: str, hello: Hello, peer: bytes = b"") -> Session:
         """A new session. Its first frame, the Welcome, is in it. ``peer`` is who asks, where that is proven.
@@ -268,11 +238,11 @@ class Gate:
         Raises:
             FrameError: nobody receives that here, or not like that.
         """
-        found = self._destinations.get(name)
+        found = self._places.get(name)
         settings = self.settings
         if found is None or settings is None:
             raise FrameError(f"nobody receives {name!r} at {self.where}", Code.NO_RECEIVER)
-        destination = found[0]
+        destination = found.destination
         mode = destination.hub.mode
         if mode is not hello.mode:
             raise FrameError(f"{name!r} is a {mode.value} at {self.where}, not a {hello.mode.value}", Code.MODE)
@@ -389,8 +359,9 @@ class Gate:
             session.destination.lost(session.link)
         session.early = Early()  # whoever writes the last word may take a while
 
-    def _retire(self, destination: Destination) -> None:
+    def _retire(self, place: Place) -> None:
         """The last reader has left: settle the accounts with every sender, and let go of them."""
+        destination = place.destination
         plain = unowned(destination.hub)
         if plain:
             self.counts["given_up"] += plain
@@ -419,10 +390,10 @@ class Gate:
         Raises:
             Problem: nobody receives that here, there is no room, or its Idempotency-Key was used for something else.
         """
-        found = self._destinations.get(name)
+        found = self._places.get(name)
         if found is None:
             raise Problem(404, "no-receiver", f"nobody receives {name!r} at {self.where}")
-        destination = found[0]
+        destination = found.destination
         batch, n = posted.batch, len(posted.batch)
         if posted.idempotency is not None and (known := self._keys.get(posted.idempotency)) is not None:
             if known[1] != posted.digest:
@@ -458,9 +429,9 @@ class Gate:
 
     def announce(self, name: str) -> None:
         """Wake the readers for what plain clients brought."""
-        found = self._destinations.get(name)
+        found = self._places.get(name)
         if found is not None:
-            found[0].hub.announce()
+            found.destination.hub.announce()
 
 
 def _running() -> asyncio.AbstractEventLoop | None:

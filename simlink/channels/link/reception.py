@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import PAUSE, STALE, Destination
+from simlink.channels.link.places import Bounds, Place, Places
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.wire.frames import (
     BatchFrame,
@@ -32,7 +32,6 @@ from simlink.channels.wire.frames import (
     Moved,
     Void,
 )
-from simlink.errors import ConfigError
 from simlink.message import Batch
 
 __all__ = ["Bounds", "Manners", "NoRoom", "Peer", "Reception"]
@@ -61,14 +60,6 @@ class Manners:
     silence: float = 30.0
     max_frame_bytes: int = 8 * 1024 * 1024
     max_peers: int = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Of a destination's buffer; its receivers in one process must agree on them."""
-
-    messages: int = 65_536
-    nbytes: int = 16 * 1024 * 1024
 
 
 class NoRoom(Exception):
@@ -137,13 +128,10 @@ class Peer(ABC):
         self.wake()
 
 
-@dataclass(slots=True)
-class _Place:
-    """A destination that is received here, who reads it, and who sends to it."""
+@dataclass(slots=True, eq=False)
+class _Place(Place):
+    """With those who send to it."""
 
-    destination: Destination
-    bounds: Bounds
-    readers: list[Reader] = field(default_factory=list)
     peers: dict[bytes, Peer] = field(default_factory=dict)
 
 
@@ -177,8 +165,9 @@ class Reception:
         self._notify = notify
         self._hasten = hasten
         self._clock = clock
-        self._places: dict[str, _Place] = {}
-        self._joining = threading.Lock()
+        self._places: Places[_Place] = Places(
+            _Place, address, make=self._make, post=post, retire=self._retire, tell=self._tell
+        )
         self._peers: set[Peer] = set()
         self._closing = False
 
@@ -192,72 +181,43 @@ class Reception:
         Raises:
             ConfigError: it is there already, with another mode or other bounds.
         """
-        with self._joining:
-            place = self._places.get(name)
-            if place is None:
-                destination = Destination(
-                    name,
-                    mode,
-                    max_messages=bounds.messages,
-                    max_bytes=bounds.nbytes,
-                    dead=self.manners.dead,
-                    orphan_after=self.manners.orphan_after,
-                    notify=self._notify,
-                    clock=self._clock,
-                )
-                place = _Place(destination, bounds)
-            hub = place.destination.hub
-            if hub.mode is not mode:
-                raise ConfigError(
-                    f"{name!r} is received as a {hub.mode.value} at {self.address}, not as a {mode.value}"
-                )
-            if place.bounds != bounds:
-                raise ConfigError(f"{name!r} is received at {self.address} with {place.bounds}; asked for {bounds}")
-            reader = hub.subscribe(subscription, capacity=capacity, overflow=overflow)
-            place.readers.append(reader)
-            # Only now senders are let in: a topic without a subscription would lose what they send.
-            self._places[name] = place
-            if mode is Mode.TOPIC and place.destination.links:
-                self._post(partial(self._subscribed, place))
-            return reader
+        return self._places.join(name, mode, bounds, subscription, capacity=capacity, overflow=overflow)
 
-    def _subscribed(self, place: _Place) -> None:
-        """Tell the senders what is subscribed to now."""
-        place.destination.subscribed()
-        self._tell(place)
+    def _make(self, name: str, mode: Mode, bounds: Bounds) -> Destination:
+        return Destination(
+            name,
+            mode,
+            max_messages=bounds.messages,
+            max_bytes=bounds.nbytes,
+            dead=self.manners.dead,
+            orphan_after=self.manners.orphan_after,
+            notify=self._notify,
+            clock=self._clock,
+        )
 
     def leave(self, name: str, reader: Reader, timeout: float, *, alive: Callable[[], bool]) -> None:
         """A reader goes. With the last one of a destination everything unsettled goes back to its senders."""
-        with self._joining:
-            place = self._places.get(name)
-            if place is None or reader not in place.readers:
-                return
-            place.destination.hub.unsubscribe(reader)
-            place.readers.remove(reader)
-            last = not place.readers
+
+        def there(command: Callable[[], None]) -> None:
             done = threading.Event()
 
-            def finish() -> None:
-                if last:
-                    self._places.pop(name, None)
-                    self._retire(place)
-                else:
-                    self._subscribed(place)
+            def run() -> None:
+                command()
                 done.set()
 
-            self._post(finish)
+            self._post(run)
             if alive():
                 done.wait(timeout)
 
+        self._places.leave(name, reader, there)
+
     def wake_readers(self) -> None:
         """Let readers that wait look again: something has ended."""
-        for place in list(self._places.values()):
-            for reader in list(place.readers):
-                reader.wake()
+        self._places.wake_readers()
 
     def names(self) -> list[str]:
         """The destinations that are received here now."""
-        return list(self._places)
+        return self._places.names()
 
     def stats(self, name: str | None = None) -> dict[str, Any]:
         """Counts of the address, and of one destination."""
@@ -397,14 +357,14 @@ class Reception:
 
     def pump(self) -> None:
         """Tell the senders what was settled."""
-        for place in list(self._places.values()):
+        for place in self._places:
             if place.destination.has_settled:
                 self._tell(place)
 
     @property
     def has_settled(self) -> bool:
         """Whether `pump` has something to tell."""
-        return any(place.destination.has_settled for place in list(self._places.values()))
+        return self._places.anything_settled()
 
     def tick(self) -> float:
         """Deadlines and heartbeats; seconds until the next look."""
@@ -425,7 +385,7 @@ class Reception:
                 wait = min(wait, peer.beat / 2)
                 if now - peer.told >= peer.beat and not peer.writing:
                     peer.send(Heartbeat(), now)
-        for place in list(self._places.values()):
+        for place in self._places:
             wait = min(wait, place.destination.tick())
             if place.destination.holding_back:
                 self._tell(place)

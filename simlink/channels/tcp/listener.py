@@ -15,14 +15,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
 from simlink.channels.link.destination import PAUSE, STALE, Destination
+from simlink.channels.link.places import Bounds, Place, Places
 from simlink.channels.link.receiver import ReceiverLink
-from simlink.channels.link.reception import Bounds
 from simlink.channels.tcp.connection import Connection
 from simlink.channels.tcp.door import Door, bind
 from simlink.channels.tcp.settings import Settings, shown
@@ -41,7 +40,6 @@ from simlink.channels.wire.frames import (
     Proof,
     Void,
 )
-from simlink.errors import ConfigError
 
 __all__ = ["Listener"]
 
@@ -87,8 +85,14 @@ class Listener:
         self._socket = bind(host, port)
         self.port: int = self._socket.getsockname()[1]
         self.address = self._door.address = shown(host, self.port)
-        self._destinations: dict[str, tuple[Destination, Bounds, list[Reader]]] = {}
-        self._joining = threading.Lock()
+        self._places = Places(
+            Place,
+            self.address,
+            make=self._make,
+            post=self._command,
+            retire=self._retire,
+            tell=lambda place: self._tell(place.destination),
+        )
         self._commands: deque[Callable[[], None]] = deque()
         self._connections: set[Connection] = set()
         self._unread: Unread[Connection] = Unread(settings.unread_bytes, settings.frame_timeout)
@@ -115,70 +119,32 @@ class Listener:
         Raises:
             ConfigError: it is there already, with another mode or other bounds.
         """
-        with self._joining:
-            found = self._destinations.get(name)
-            if found is None:
-                destination = Destination(
-                    name,
-                    mode,
-                    max_messages=bounds.messages,
-                    max_bytes=bounds.nbytes,
-                    dead=self.settings.dead,
-                    orphan_after=self.settings.orphan_after,
-                    notify=self._notify,
-                )
-                found = (destination, bounds, [])
-            destination, known, readers = found
-            if destination.hub.mode is not mode:
-                raise ConfigError(
-                    f"{name!r} is received as a {destination.hub.mode.value} at {self.address}, not as a {mode.value}"
-                )
-            if known != bounds:
-                raise ConfigError(f"{name!r} is received at {self.address} with {known}; asked for {bounds}")
-            reader = destination.hub.subscribe(subscription, capacity=capacity, overflow=overflow)
-            readers.append(reader)
-            # Only now senders are let in: a topic without a subscription would lose what they send.
-            self._destinations[name] = found
-            if mode is Mode.TOPIC and destination.links:
-                self._command(partial(self._subscribed, destination))
-            return reader
+        return self._places.join(name, mode, bounds, subscription, capacity=capacity, overflow=overflow)
+
+    def _make(self, name: str, mode: Mode, bounds: Bounds) -> Destination:
+        return Destination(
+            name,
+            mode,
+            max_messages=bounds.messages,
+            max_bytes=bounds.nbytes,
+            dead=self.settings.dead,
+            orphan_after=self.settings.orphan_after,
+            notify=self._notify,
+        )
 
     def leave(self, name: str, reader: Reader, timeout: float) -> None:
         """A reader goes. With the last one of a destination everything unsettled goes back to its senders."""
-        with self._joining:
-            destination, _, readers = self._destinations[name]
-            if reader not in readers:
-                return
-            destination.hub.unsubscribe(reader)
-            readers.remove(reader)
-            done = threading.Event()
-            last = not readers
-
-            def finish() -> None:
-                if last:
-                    self._destinations.pop(name, None)
-                    self._retire(destination)
-                else:
-                    self._subscribed(destination)
-                done.set()
-
-            self._command(finish)
-            if self._thread.is_alive():
-                done.wait(timeout)
+        self._places.leave(name, reader, lambda command: self._run_there(command, timeout))
 
     def unlisten(self) -> None:
         """Let nobody else in, and free the address; those who are connected stay."""
-        done = threading.Event()
 
         def close() -> None:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(self._socket)
             self._socket.close()
-            done.set()
 
-        self._command(close)
-        if self._thread.is_alive():
-            done.wait(1.0)
+        self._run_there(close, 1.0)
 
     def stop(self, timeout: float) -> None:
         """Let what is queued go out, for at most ``timeout`` seconds; then close everything and end the thread."""
@@ -194,6 +160,18 @@ class Listener:
         self._commands.append(command)
         self._wake()
 
+    def _run_there(self, command: Callable[[], None], timeout: float) -> None:
+        """Have the thread run something, and wait for it."""
+        done = threading.Event()
+
+        def run() -> None:
+            command()
+            done.set()
+
+        self._command(run)
+        if self._thread.is_alive():
+            done.wait(timeout)
+
     def _notify(self) -> None:
         # One-shot: the thread arms it before it sleeps, and looks again after it has armed it.
         if self._armed:
@@ -206,14 +184,14 @@ class Listener:
 
     def stats(self, name: str | None = None) -> dict[str, Any]:
         """Counts of the listener, and of one destination."""
-        found = self._destinations.get(name) if name is not None else None
+        found = self._places.get(name) if name is not None else None
         return {
             "address": self.address,
             "connections": len(self._connections),
             **{key: self.counts[key] for key in ("opened", "refused", "garbage", "half_open", "timed_out", "slow")},
             "unread_bytes": self._unread.taken,
             "unread_waits": self._unread.waited,
-            **({} if found is None else found[0].stats()),
+            **({} if found is None else found.destination.stats()),
         }
 
     # --- the thread ---------------------------------------------------------------------------------------------
@@ -237,7 +215,7 @@ class Listener:
                 wait = min(wait, _QUIET)
             else:
                 self._armed = True
-                if self._commands or self._anything_settled():
+                if self._commands or self._places.anything_settled():
                     self._armed = False
                     wait = 0.0
             events = self._selector.select(wait)
@@ -258,7 +236,7 @@ class Listener:
             while self._commands:
                 self._commands.popleft()()
             if now - pumped >= _QUIET or dirty:
-                for destination, _, _ in list(self._destinations.values()):
+                for destination in [place.destination for place in self._places]:
                     if destination in dirty or destination.has_settled:
                         # What came is accepted at once, for its sender may wait. What was settled may gather.
                         due = now - pumped >= _QUIET
@@ -272,9 +250,6 @@ class Listener:
                 self._due = min(self._due, now + wait)
             if self._stopping_at is not None and self._stopped(now):
                 return
-
-    def _anything_settled(self) -> bool:
-        return any(destination.has_settled for destination, _, _ in list(self._destinations.values()))
 
     def _accept(self, now: float) -> None:
         for _ in range(64):
@@ -381,12 +356,12 @@ class Listener:
             self._send(connection, answer, now)
 
     def _hello(self, connection: Connection, hello: Hello, now: float) -> None:
-        found = self._destinations.get(hello.destination)
+        found = self._places.get(hello.destination)
         if found is None or self._stopping_at is not None:
             message = f"nobody receives {hello.destination!r} at {self.address}"
             self._refuse(connection, Code.NO_RECEIVER, message, now, retryable=True)
             return
-        destination = found[0]
+        destination = found.destination
         mode = destination.hub.mode
         if mode is not hello.mode:
             message = f"{hello.destination!r} is a {mode.value} at {self.address}, not a {hello.mode.value}"
@@ -413,11 +388,6 @@ class Listener:
         destination.announce()
 
     # --- telling ------------------------------------------------------------------------------------------------
-
-    def _subscribed(self, destination: Destination) -> None:
-        """Tell the senders what is subscribed to now."""
-        destination.subscribed()
-        self._tell(destination)
 
     def _tell(self, destination: Destination, *, settlements: bool = True) -> None:
         destination.pump(settlements=settlements)
@@ -470,8 +440,9 @@ class Listener:
         else:
             self._selector.unregister(connection.sock)
 
-    def _retire(self, destination: Destination) -> None:
+    def _retire(self, place: Place) -> None:
         """The last reader has left: settle the accounts with every sender, and let go of them."""
+        destination = place.destination
         destination.close()
         self._tell(destination)
         now = time.monotonic()
@@ -556,7 +527,7 @@ class Listener:
                 wait = min(wait, connection.heard + settings.dead - now)
                 beats, pause = min(beats, connection.sent + connection.beat - now), min(pause, connection.beat / 4)
         wait = min(wait, max(beats, pause))
-        for destination, _, _ in list(self._destinations.values()):
+        for destination in [place.destination for place in self._places]:
             wait = min(wait, destination.tick())
             if destination.holding_back:
                 self._tell(destination)
@@ -581,6 +552,4 @@ class Listener:
         self._socket.close()
         self._wake_in.close()
         self._wake_out.close()
-        for _, _, readers in list(self._destinations.values()):
-            for reader in list(readers):
-                reader.wake()
+        self._places.wake_readers()
