@@ -216,8 +216,7 @@ class Sending:
         """
         self._check_open()
         self._check_sizes(batch)
-        if not isinstance(batch.headers, Same):
-            _check_lines(batch.headers)
+        _check_lines([batch.headers.value] if isinstance(batch.headers, Same) else batch.headers)
         if self._bare:
             self._warn_of_losses(batch)
         if self._envelope is not None:

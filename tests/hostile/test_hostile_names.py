@@ -14,7 +14,7 @@ from simlink.channels.wire import wire_pb2 as pb
 from simlink.channels.wire.frames import FrameError
 from simlink.channels.wire.framing import read_frames
 from simlink.errors import ConfigError, InvalidURL
-from simlink.message import Batch, Message
+from simlink.message import Batch, Message, Same
 
 ODD = {"crlf": "a\r\nX-Evil: y", "lf": "a\nb", "cr": "a\rb", "nul": "a\0b"}
 LOCAL = "127.0.0.1"
@@ -43,7 +43,8 @@ def test_a_text_that_would_end_a_line_is_refused_before_anything_is_sent(scheme,
             channel.send_many([{"a": 1}], timeout=20.0, **more)
         if what != "key":
             message = Message(body=b"1", headers=given(what, odd)["headers"])
-            for ready in ([message], Batch([b"1", b"2"], headers=[{}, message.headers])):
+            same = Same(message.headers, 1)
+            for ready in ([message], Batch([b"1", b"2"], headers=[{}, message.headers]), Batch([b"1"], headers=same)):
                 with pytest.raises(ConfigError, match="no CR, LF or NUL"):
                     channel.send_many(ready, timeout=20.0)
         assert channel.stats()["in_flight"] == 0
