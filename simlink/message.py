@@ -17,7 +17,7 @@ import msgspec
 
 from simlink.errors import AlreadySettled, ConfigError, DecodeError, StateError
 
-__all__ = ["EMPTY_HEADERS", "Batch", "Delivery", "Key", "Message", "Same", "Verdict", "breaks", "encode_key"]
+__all__ = ["EMPTY_HEADERS", "Batch", "Delivery", "Key", "Message", "Same", "Verdict", "encode_key", "has_line_break"]
 
 T = TypeVar("T")
 Key = str | bytes | int
@@ -40,7 +40,7 @@ class Verdict(enum.IntEnum):
     """Never; to the dead letters where there are some."""
 
 
-def breaks(text: str) -> bool:
+def has_line_break(text: str) -> bool:
     """Whether a text ends a line or itself somewhere within, for those who read it so: it has a CR, an LF or a NUL."""
     return "\n" in text or "\r" in text or "\0" in text
 
@@ -54,7 +54,7 @@ def encode_key(key: Key | None) -> bytes | None:
     if key is None or isinstance(key, bytes):
         return key
     if isinstance(key, str):
-        if breaks(key):
+        if has_line_break(key):
             raise ConfigError(f"a key of text has no CR, LF or NUL, as {key!r:.80} has; bytes travel as they are")
         try:
             return key.encode()

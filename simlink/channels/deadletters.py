@@ -25,7 +25,7 @@ from simlink.channels.channel import Channel
 from simlink.channels.channel import queue as open_queue
 from simlink.channels.identity import format_identities
 from simlink.errors import ConfigError, DecodeError, NotSupported, SimlinkError
-from simlink.message import Batch, breaks
+from simlink.message import Batch, has_line_break
 
 if TYPE_CHECKING:
     from simlink.channels.hands import Hands, Held
@@ -198,7 +198,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\r": "\\r", "\n": "\\n", "\0": "\\0"})
 
 def _line(text: str) -> str:
     """A header that another program gave a broker may have what no sender of ours takes: as Python writes it."""
-    return text.translate(_ESCAPES) if breaks(text) else text
+    return text.translate(_ESCAPES) if has_line_break(text) else text
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from simlink.errors import (
     SendError,
     SendTimeout,
 )
-from simlink.message import EMPTY_HEADERS, Batch, Key, Message, Same, breaks, encode_key
+from simlink.message import EMPTY_HEADERS, Batch, Key, Message, Same, encode_key, has_line_break
 from simlink.serializers.serializer import Serializer
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ class Sending:
         rows: Block | Batch | list[Any] = values if isinstance(values, Block | Batch | list) else _read(values)
         if isinstance(rows, list) and any(isinstance(row, Message) for row in rows[:1]):
             rows = _batch_of(rows)
+        elif isinstance(rows, Batch):
+            _check_lines([rows.headers.value] if isinstance(rows.headers, Same) else rows.headers)
         if isinstance(rows, Batch):
             if key is not None or headers is not None:
                 raise ConfigError("Messages and Batches have their own keys and headers; give them there")
@@ -212,11 +214,10 @@ class Sending:
 
         Raises:
             SendError: a body is larger than ``max_message_bytes``. EncodeError: a header that the envelope cannot take.
-            ConfigError: a header with CR, LF or NUL. Otherwise as `send`.
+            Otherwise as `send`.
         """
         self._check_open()
         self._check_sizes(batch)
-        _check_lines([batch.headers.value] if isinstance(batch.headers, Same) else batch.headers)
         if self._bare:
             self._warn_of_losses(batch)
         if self._envelope is not None:
@@ -367,8 +368,8 @@ def _checked_headers(headers: Mapping[str, str] | None) -> Mapping[str, str]:
 
 def _check_lines(rows: Iterable[Mapping[str, str]]) -> None:
     for headers in rows:
-        if headers and breaks("".join(chain(headers, headers.values()))):
-            name, value = next((n, v) for n, v in headers.items() if breaks(n) or breaks(v))
+        if headers and has_line_break("".join(chain(headers, headers.values()))):
+            name, value = next((n, v) for n, v in headers.items() if has_line_break(n) or has_line_break(v))
             raise ConfigError(f"headers have no CR, LF or NUL, as {name!r:.80}: {value!r:.80} has")
 
 

@@ -20,7 +20,7 @@ from simlink.block import Block, Coded, Column, Lines, Masked, Pool, Struct, as_
 from simlink.errors import ConfigError, StateError, did_you_mean
 from simlink.generators.arrivals.schedule import Arrivals
 from simlink.generators.generator import BLOCK_ROWS, Generator
-from simlink.message import breaks, encode_key
+from simlink.message import encode_key, has_line_break
 
 __all__ = ["Chunk", "Source", "as_source", "field_of", "key_column"]
 
@@ -333,7 +333,7 @@ def _encoded(column: Column) -> list[bytes | None]:
     except (AttributeError, UnicodeEncodeError):
         return [encode_key(value) for value in values]
     # Looked through at once: one by one it would take longer than the encoding.
-    if breaks("".join(values)):
+    if has_line_break("".join(values)):
         return [encode_key(value) for value in values]
     return texts
 

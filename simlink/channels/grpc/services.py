@@ -19,7 +19,7 @@ from simlink.channels.grpc.settings import SERVICE
 from simlink.channels.link.reception import NoRoom, Peer, Reception
 from simlink.channels.wire.codec import decode, encode_payload
 from simlink.channels.wire.frames import FrameError
-from simlink.message import Batch, Message, breaks
+from simlink.message import Batch, Message, has_line_break
 
 __all__ = ["Links", "add_services"]
 
@@ -171,7 +171,7 @@ def _message(m: pb.Message) -> Message:
         raise ValueError(f"a producer is 16 bytes, not {len(m.producer)}")
     if m.sequence >= 1 << 63:
         raise ValueError("a sequence beyond 2^63 - 1")
-    if breaks("".join([m.key_text, *m.headers, *m.headers.values()])):
+    if has_line_break("".join([m.key_text, *m.headers, *m.headers.values()])):
         raise ValueError("a key of text, or a header, with CR, LF or NUL")
     key = m.key if m.HasField("key") else m.key_text.encode() if m.HasField("key_text") else None
     return Message(

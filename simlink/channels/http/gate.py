@@ -65,7 +65,8 @@ class Gate:
         self._places = Places(
             Place,
             where,
-            make=self._make,
+            manners=self._manners,
+            notify=self._notify,
             post=lambda command: self._command(command, 5.0),
             retire=self._retire,
             tell=lambda place: self.tell(place.destination),
@@ -100,17 +101,9 @@ class Gate:
         """
         return self._places.join(name, mode, bounds, subscription, capacity=capacity, overflow=overflow)
 
-    def _make(self, name: str, mode: Mode, bounds: Bounds) -> Destination:
-        assert self.settings is not None
-        return Destination(
-            name,
-            mode,
-            max_messages=bounds.messages,
-            max_bytes=bounds.nbytes,
-            dead=self.settings.dead,
-            orphan_after=self.settings.orphan_after,
-            notify=self._notify,
-        )
+    def _manners(self) -> Settings:
+        assert self.settings is not None  # adopted before anybody joins
+        return self.settings
 
     def leave(self, name: str, reader: Reader, timeout: float) -> None:
         """A reader goes. With the last one of a destination everything unsettled goes back to its senders."""
@@ -188,7 +181,8 @@ class Gate:
             self._pump()
 
     def _pump(self) -> None:
-        for destination in [place.destination for place in self._places]:
+        for place in self._places:
+            destination = place.destination
             if destination.has_settled:
                 self.tell(destination)
         self._pumped = time.monotonic()
@@ -211,7 +205,8 @@ class Gate:
                     self.end(session, ErrorFrame(Code.TIMEOUT, f"silent for {settings.dead:g} s", True))
                 elif now - session.sent >= session.beat:
                     self._push(session, Heartbeat())
-        for destination in [place.destination for place in self._places]:
+        for place in self._places:
+            destination = place.destination
             wait = min(wait, destination.tick())
             if destination.holding_back:
                 self.tell(destination)

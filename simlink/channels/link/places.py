@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from simlink.channels.driver import Mode
 from simlink.channels.hub import Reader
@@ -22,6 +23,15 @@ class Bounds:
 
     messages: int = 65_536
     nbytes: int = 16 * 1024 * 1024
+
+
+class Deadlines(Protocol):
+    """Seconds of silence: see `Destination`."""
+
+    @property
+    def dead(self) -> float: ...
+    @property
+    def orphan_after(self) -> float: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +52,9 @@ class Places(Generic[P]):
     Args:
         kind: of place.
         where: the address, for messages.
-        make: a destination with this name, mode and bounds.
+        manners: the deadlines of what is received there, asked for when a destination is made.
+        notify: something was settled; called from any thread.
+        clock: seconds, monotonic.
         post: run a function soon where the links are served.
         retire: a place has lost its last reader; called where the links are served.
         tell: what is subscribed to has changed, and the senders are to hear of it; called there too.
@@ -56,13 +68,16 @@ class Places(Generic[P]):
         kind: Callable[[Destination, Bounds], P],
         where: str,
         *,
-        make: Callable[[str, Mode, Bounds], Destination],
+        manners: Callable[[], Deadlines],
+        notify: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
         post: Callable[[Callable[[], None]], None],
         retire: Callable[[P], None],
         tell: Callable[[P], None],
     ) -> None:
         self.lock = threading.Lock()
-        self._kind, self._where, self._make = kind, where, make
+        self._kind, self._where = kind, where
+        self._manners, self._notify, self._clock = manners, notify, clock
         self._post, self._retire, self._tell = post, retire, tell
         self._all: dict[str, P] = {}
 
@@ -105,6 +120,19 @@ class Places(Generic[P]):
             if mode is Mode.TOPIC and place.destination.links:
                 self._post(partial(self._subscribed, place))
             return reader
+
+    def _make(self, name: str, mode: Mode, bounds: Bounds) -> Destination:
+        manners = self._manners()
+        return Destination(
+            name,
+            mode,
+            max_messages=bounds.messages,
+            max_bytes=bounds.nbytes,
+            dead=manners.dead,
+            orphan_after=manners.orphan_after,
+            notify=self._notify,
+            clock=self._clock,
+        )
 
     def leave(self, name: str, reader: Reader, run: Callable[[Callable[[], None]], None]) -> None:
         """A reader goes. With the last one of a destination everything unsettled goes back to its senders. ``run`` runs

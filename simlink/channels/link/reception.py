@@ -166,7 +166,14 @@ class Reception:
         self._hasten = hasten
         self._clock = clock
         self._places: Places[_Place] = Places(
-            _Place, address, make=self._make, post=post, retire=self._retire, tell=self._tell
+            _Place,
+            address,
+            manners=lambda: manners,
+            notify=notify,
+            clock=clock,
+            post=post,
+            retire=self._retire,
+            tell=self._tell,
         )
         self._peers: set[Peer] = set()
         self._closing = False
@@ -182,18 +189,6 @@ class Reception:
             ConfigError: it is there already, with another mode or other bounds.
         """
         return self._places.join(name, mode, bounds, subscription, capacity=capacity, overflow=overflow)
-
-    def _make(self, name: str, mode: Mode, bounds: Bounds) -> Destination:
-        return Destination(
-            name,
-            mode,
-            max_messages=bounds.messages,
-            max_bytes=bounds.nbytes,
-            dead=self.manners.dead,
-            orphan_after=self.manners.orphan_after,
-            notify=self._notify,
-            clock=self._clock,
-        )
 
     def leave(self, name: str, reader: Reader, timeout: float, *, alive: Callable[[], bool]) -> None:
         """A reader goes. With the last one of a destination everything unsettled goes back to its senders."""

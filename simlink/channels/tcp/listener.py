@@ -88,7 +88,8 @@ class Listener:
         self._places = Places(
             Place,
             self.address,
-            make=self._make,
+            manners=lambda: settings,
+            notify=self._notify,
             post=self._command,
             retire=self._retire,
             tell=lambda place: self._tell(place.destination),
@@ -120,17 +121,6 @@ class Listener:
             ConfigError: it is there already, with another mode or other bounds.
         """
         return self._places.join(name, mode, bounds, subscription, capacity=capacity, overflow=overflow)
-
-    def _make(self, name: str, mode: Mode, bounds: Bounds) -> Destination:
-        return Destination(
-            name,
-            mode,
-            max_messages=bounds.messages,
-            max_bytes=bounds.nbytes,
-            dead=self.settings.dead,
-            orphan_after=self.settings.orphan_after,
-            notify=self._notify,
-        )
 
     def leave(self, name: str, reader: Reader, timeout: float) -> None:
         """A reader goes. With the last one of a destination everything unsettled goes back to its senders."""
@@ -236,7 +226,8 @@ class Listener:
             while self._commands:
                 self._commands.popleft()()
             if now - pumped >= _QUIET or dirty:
-                for destination in [place.destination for place in self._places]:
+                for place in self._places:
+                    destination = place.destination
                     if destination in dirty or destination.has_settled:
                         # What came is accepted at once, for its sender may wait. What was settled may gather.
                         due = now - pumped >= _QUIET
@@ -527,7 +518,8 @@ class Listener:
                 wait = min(wait, connection.heard + settings.dead - now)
                 beats, pause = min(beats, connection.sent + connection.beat - now), min(pause, connection.beat / 4)
         wait = min(wait, max(beats, pause))
-        for destination in [place.destination for place in self._places]:
+        for place in self._places:
+            destination = place.destination
             wait = min(wait, destination.tick())
             if destination.holding_back:
                 self._tell(destination)

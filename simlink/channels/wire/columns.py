@@ -14,7 +14,7 @@ import numpy as np
 
 from simlink.channels.wire import wire_pb2 as pb
 from simlink.channels.wire.frames import Code, FrameError
-from simlink.message import EMPTY_HEADERS, Batch, Same, breaks
+from simlink.message import EMPTY_HEADERS, Batch, Same, has_line_break
 
 __all__ = ["MAX_HEADERS", "MAX_SEQUENCE", "PRODUCER_BYTES", "read_batch", "write_batch"]
 
@@ -249,7 +249,7 @@ def _read_headers(wire: pb.Batch, n: int) -> Sequence[Mapping[str, str]]:
         _length("headers", count, n)
         if not count:
             raise FrameError(f"the header {column.name!r} has no value")
-        if breaks("".join([column.name, *column.values])):
+        if has_line_break("".join([column.name, *column.values])):
             raise FrameError("a header with CR, LF or NUL")
         present = _present("headers", column.present, n)
         _whole("headers", count, n, present)
