@@ -353,6 +353,7 @@ def main():
     channel = simlink.queue(args.url, serializer=simlink.Bytes(), window=args.window)
     with channel:
         if args.role == "send":
+            signal.signal(signal.SIGQUIT, lambda *_: where([channel]))
             sending(channel, args, report)
         elif args.role == "receive":
             receiving(channel, args, report)

@@ -105,6 +105,7 @@ class LinkMachine(RuleBasedStateMachine):
             "orders", Mode.QUEUE, max_messages=BOUND, max_bytes=4000, clock=self.clock, notify=lambda: None
         )
         self.reader = self.destination.hub.subscribe(None, capacity=60)
+        self.news = False
         self.first_handed = {}  # identity → True, handed out as attempt 1 in this life
         self.order = {}  # producer → the last sequence handed out as attempt 1 in this life
         self.in_hand = []  # (lease, token, identity)
@@ -121,6 +122,11 @@ class LinkMachine(RuleBasedStateMachine):
         sender.make(made)
         while sender.waiting:
             sender.submit(17, self.handed_since)
+
+    @rule(which=which, made=st.integers(BOUND, 3 * BOUND))
+    def send_much(self, which, made):
+        """More than there is room for: where the connection is lost, all of it gets new positions."""
+        self.send(which, made)
 
     @rule(limit=st.integers(1, 50))
     def receive(self, limit):
@@ -212,15 +218,20 @@ class LinkMachine(RuleBasedStateMachine):
         for frame in sender.far_reader.frames():
             if isinstance(frame, BatchFrame):
                 self.destination.batch(sender.far_link, frame)
+                self.news = True
             elif isinstance(frame, Void):
                 self.destination.void(sender.far_link, frame)
+                self.news = True
             else:
                 assert isinstance(frame, Heartbeat)
                 self.destination.heartbeat(sender.far_link, frame)
 
     @rule()
     def answer(self):
-        self.destination.pump()
+        # A listener looks when something came or was settled, or while credit is kept back; not at every beat.
+        if self.news or self.destination.has_settled or self.destination.holding_back:
+            self.destination.pump()
+            self.news = False
         for sender in self.senders:
             if sender.far_link is not None:
                 for frame in sender.far_link.news():
@@ -335,3 +346,12 @@ class LinkMachine(RuleBasedStateMachine):
 
 TestLink = LinkMachine.TestCase
 TestLink.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def test_what_waited_in_a_number_beyond_all_credit_is_sent_after_a_reconnect():
+    machine = LinkMachine()
+    machine.start()
+    machine.flow(0, 1, 1, Verdict.ACK, [0])
+    machine.cut(0, far_too=False)
+    machine.send_much(0, 3 * BOUND)
+    machine.teardown()

@@ -188,6 +188,8 @@ class ReceiverLink:
         if frame.first > self.expected:
             raise FrameError(f"position {frame.first} is voided, and {self.expected} is the next one")
         if frame.stop > self.expected:
+            # They take no room, and so no credit either: what comes after them has as much as before.
+            self.credit += frame.stop - self.expected
             self.parked.append((self.expected, frame.stop, None))
             self.expected = frame.stop
 
