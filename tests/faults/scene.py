@@ -161,7 +161,8 @@ class Scene:
 
     def _run(self, role, url, name, *options):
         collect = ("--collect",) if self.transport.garbage else ()
-        process = Process(self, role, url, name, *self.options, *collect, *options)
+        stays = ("--stays", self.transport.stays)
+        process = Process(self, role, url, name, *self.options, *collect, *stays, *options)
         self._stack.enter_context(process.command)
         return process
 
