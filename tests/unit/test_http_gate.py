@@ -117,6 +117,17 @@ def test_a_new_stream_of_the_same_sender_ends_the_old_one():
     assert (old.ended, list(made.sessions)) == (True, [new.token])
 
 
+def test_a_new_stream_keeps_nothing_that_was_settled_from_the_others():
+    made, reader = gate()
+    session = made.hello("orders", Hello(SENDER, "orders", Mode.QUEUE))
+    made.take(session, [BatchFrame(0, numbered(0, 3))])
+    told(session)
+    (incoming,) = reader.receive(10, 0.0)
+    reader.settle([Settlement(incoming.lease, Verdict.ACK, 0, 2)])
+    made.hello("orders", Hello(b"2" * 16, "orders", Mode.QUEUE))
+    assert [(type(f), f.below) for f in told(session)] == [(Settle, 3)]
+
+
 def test_a_goodbye_ends_the_session_when_its_news_was_told():
     made, _ = gate()
     session = made.hello("orders", Hello(SENDER, "orders", Mode.QUEUE))

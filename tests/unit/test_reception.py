@@ -216,6 +216,20 @@ def test_a_goodbye_ends_well(desk):
     assert (peer.ended, peer.reason) == (True, None)
 
 
+def test_a_goodbye_keeps_nothing_that_was_settled_from_the_others(desk):
+    reader = desk.receive()
+    stays, leaves = Someone(desk), Someone(desk)
+    stays.hello()
+    leaves.hello(sender=b"2" * 16)
+    stays.say(BatchFrame(0, numbered(0, 3)))
+    (incoming,) = reader.receive(10, 0.0)
+    settle(reader, incoming)
+    stays.hears()
+    leaves.say(Bye())
+    desk.reception.pump()
+    assert [f.below for f in stays.hears() if isinstance(f, Settle)] == [3]
+
+
 def test_more_peers_than_allowed_are_told(desk):
     desk.receive()
     peers = [Someone(desk) for _ in range(4)]

@@ -256,7 +256,8 @@ class Gate:
             session,
             link.welcome(heartbeat_ms=round(settings.heartbeat * 1000), max_frame_bytes=settings.max_body_bytes - 4),
         )
-        destination.announce()
+        # What was booked for it may be of others, and the next `_pump` will find nothing of that.
+        self.tell(destination)
         return session
 
     def take(self, session: Session, frames: Sequence[Frame]) -> list[Frame]:

@@ -303,6 +303,10 @@ class Reception:
             destination.bye(link)
             destination.pump()
             self._refuse(peer, None)
+            place = self._places.get(destination.hub.name)
+            if place is not None:
+                # What was booked for it may be of others, and the next `pump` will find nothing of that.
+                self._tell(place, settlements=False)
         elif isinstance(frame, ErrorFrame):
             log.warning("%s: %s gives up: %s", self.address, peer.name, frame.message)
             self._refuse(peer, None)
