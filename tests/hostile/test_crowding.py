@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 import simlink
-from tests.support.brokerless import driver, receiving, take, until
+from tests.support.brokerless import bodies, driver, receiving, until
 
 MIB = 1024 * 1024
 SENDERS = 24
@@ -54,15 +54,15 @@ def test_what_is_kept_for_an_application_that_has_stopped_is_bounded(scheme):
             )
             for number in range(20):
                 good.send(b"%d" % number, timeout=20.0)
-            assert take(beside, 20) == [b"%d" % number for number in range(20)]
+            assert bodies(beside, 20) == [b"%d" % number for number in range(20)]
         # When it is read, all of it comes, each message once.
-        got = take(rx, 2 * SENDERS)
+        got = bodies(rx, 2 * SENDERS)
         assert sorted(map(len, got)) == [len(b"hello")] * SENDERS + [HUGE] * SENDERS
         for receipt in receipts:
             receipt.wait(20.0)
         assert {receipt.state for receipt in receipts} == {"confirmed"}
         small = senders[0].send(b"small", wait=False)
-        assert take(rx, 1) == [b"small"]
+        assert bodies(rx, 1) == [b"small"]
         small.wait(20.0)
         assert small.state == "confirmed"
         assert rx.stats()["garbage"] == 0

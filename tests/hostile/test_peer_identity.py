@@ -19,7 +19,7 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install 'si
 from simlink.channels import tls  # noqa: E402  # behind the skip
 from simlink.channels.grpc import service_pb2 as pb  # noqa: E402
 from simlink.channels.tls import Tls  # noqa: E402
-from tests.support.brokerless import LOCAL, driver, numbered, receiving, sending, take, until  # noqa: E402
+from tests.support.brokerless import LOCAL, bodies, driver, numbered, receiving, sending, until  # noqa: E402
 from tests.support.certificates import Authority  # noqa: E402
 
 VICTIM = b"v" * 16
@@ -51,7 +51,7 @@ def test_one_peer_cannot_make_another_s_messages_duplicates(scheme, authority, f
             with sending(driver(scheme, d.bound_port, **shown(authority, files[who]))) as tx:
                 tx.submit(numbered(0, 2, VICTIM), 0)
                 if len(got) < 4:
-                    got += take(rx, 2, tx)
+                    got += bodies(rx, 2, tx)
                 else:
                     until(lambda: rx.stats()["duplicates"] == 2, "the second copy", lambda tx=tx: tx.outcomes(0.01))
     assert got == [b"0", b"1", b"0", b"1"]
@@ -65,7 +65,7 @@ def test_without_certificates_the_producer_s_own_name_is_the_scope(scheme):
         for producer in (b"e" * 16, b"a" * 16):
             with sending(driver(scheme, d.bound_port)) as tx:
                 tx.submit(numbered(0, 2, producer), 0)
-                got += take(rx, 2, tx)
+                got += bodies(rx, 2, tx)
         assert (got, rx.stats()["duplicates"]) == ([b"0", b"1", b"0", b"1"], 0)
 
 
@@ -83,7 +83,7 @@ def test_posts_of_two_peers_with_the_same_identity_are_two_messages(authority, f
                 said = json.loads(connection.getresponse().read())
                 replies.append((key == "one", who, said["duplicates"]))
                 connection.close()
-        assert take(rx, 4) == [b"1"] * 4
+        assert bodies(rx, 4) == [b"1"] * 4
     assert replies == [(named, who, n) for named in (False, True) for who, n in (("eve", 0), ("ann", 0), ("ann", 1))]
 
 
@@ -103,7 +103,7 @@ def test_calls_of_two_peers_with_the_same_identity_are_two_messages(authority, f
                     response_deserializer=pb.PublishReply.FromString,
                 )
                 assert call(request, timeout=20.0).accepted == 1
-        assert take(rx, 2) == [b"1", b"1"]
+        assert bodies(rx, 2) == [b"1", b"1"]
         assert rx.stats()["duplicates"] == 1
 
 
@@ -140,7 +140,7 @@ def test_plain_posts_from_two_addresses_are_two_peers(key):
     with receiving(d) as rx:
         # A new connection each time, so another port: that is no other peer.
         assert [post(d.bound_port, key, source=of) for of in ("127.0.0.2", LOCAL, LOCAL)] == [0, 0, 1]
-        assert take(rx, 2) == [b"0", b"0"]
+        assert bodies(rx, 2) == [b"0", b"0"]
 
 
 @pytest.mark.parametrize("key", [IDENTITY, "one"])
@@ -148,7 +148,7 @@ def test_plain_posts_with_two_credentials_are_two_peers(key):
     d = driver("http")
     with receiving(d) as rx:
         assert [post(d.bound_port, key, token=of) for of in ("eve", "ann", "ann")] == [0, 0, 1]
-        assert take(rx, 2) == [b"0", b"0"]
+        assert bodies(rx, 2) == [b"0", b"0"]
 
 
 def test_plain_calls_with_two_credentials_are_two_peers():
@@ -156,7 +156,7 @@ def test_plain_calls_with_two_credentials_are_two_peers():
     with receiving(d) as rx:
         for token in ("eve", "ann", "ann", None):
             publish(d.bound_port, token)
-        assert take(rx, 3) == [b"0"] * 3
+        assert bodies(rx, 3) == [b"0"] * 3
         assert rx.stats()["duplicates"] == 1
 
 
@@ -170,5 +170,5 @@ def test_a_plain_client_cannot_make_a_link_s_messages_duplicates(scheme):
             publish(d.bound_port)
         with sending(driver(scheme, d.bound_port)) as tx:
             tx.submit(numbered(0, 2, VICTIM), 0)
-            assert take(rx, 3, tx) == [b"0", b"0", b"1"]
+            assert bodies(rx, 3, tx) == [b"0", b"0", b"1"]
         assert rx.stats()["duplicates"] == 0

@@ -7,7 +7,7 @@ import json
 import socket
 import subprocess
 import threading
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,35 +18,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402  # behind t
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # noqa: E402
 
 from simlink.channels.channel import queue  # noqa: E402
-from simlink.channels.driver import OutcomeKind, ReceiverOptions, Settlement  # noqa: E402
+from simlink.channels.driver import ReceiverOptions, Settlement  # noqa: E402
 from simlink.channels.grpc import service_pb2 as pb  # noqa: E402
 from simlink.channels.url import parse_url  # noqa: E402
 from simlink.channels.wire.frames import (  # noqa: E402
-    Accept,
-    BatchFrame,
-    Code,
     ErrorFrame,
-    Heartbeat,
-    Welcome,
 )
 from simlink.errors import ConfigError, ConnectError, NotSupported  # noqa: E402
 from simlink.message import Verdict  # noqa: E402
+from tests.support import brokerless  # noqa: E402
+from tests.support.brokerless import LOCAL, PATIENCE, numbered, receiving, refused, sending, take  # noqa: E402
 from tests.support.certificates import Authority  # noqa: E402
-from tests.support.grpc import LOCAL, SERVICE, Fake, Raw, grpcurl_or_skip, publish  # noqa: E402
-from tests.support.grpc_ends import (  # noqa: E402
-    PATIENCE,
-    QUICK,
-    driver,
-    listen_for,
-    numbered,
-    receiving,
-    refused,
-    sending,
-    status_of,
-    take,
-    until,
-)
+from tests.support.grpc import SERVICE, Raw, grpcurl_or_skip, publish, status_of  # noqa: E402
 
+driver = partial(brokerless.driver, "grpc")
+secured = partial(brokerless.driver, "grpcs")
 PROTOS = Path(__file__).resolve().parents[2] / "protos"
 
 
@@ -216,26 +202,6 @@ def test_grpcurl_finds_the_service_and_publishes():
 # --- bad peers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [b"\xff" * 19, Heartbeat(), BatchFrame(0, numbered(0, 1)), Accept(1, 1, 1)],
-    ids=["garbage", "no hello", "a batch at once", "not a sender's"],
-)
-def test_a_bad_peer_is_told_and_cut_off_and_the_others_notice_nothing(frame):
-    d = driver()
-    with receiving(d) as rx, sending(d) as tx:
-        tx.submit(numbered(0, 5), 0)
-        listen_for(tx, OutcomeKind.CONFIRMED, 5)
-        with Raw(d.bound_port) as bad:
-            bad.say(frame)
-            assert bad.hear(ErrorFrame).code is Code.PROTOCOL
-            assert bad.hear(ErrorFrame) is None
-            assert bad.call.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert (rx.stats()["garbage"], rx.stats()["refused"]) == (1, 1)
-        tx.submit(numbered(5, 5), 5)
-        assert [b for b, _ in take(rx, 10, tx)] == [b"%d" % i for i in range(10)]
-
-
 def test_a_peer_that_speaks_no_http2_harms_nobody():
     d = driver()
     with receiving(d) as rx, sending(d) as tx:
@@ -261,21 +227,6 @@ def test_a_connection_that_says_nothing_is_closed():
                 pass
 
 
-@pytest.mark.parametrize(
-    ("frame", "says"),
-    [
-        (BatchFrame(5, numbered(0, 1)), "position 5 came, and 0 is the next one"),
-        (BatchFrame(0, numbered(0, 70_000)), "exceeds the credit"),
-    ],
-)
-def test_a_sender_out_of_place_is_cut_off(frame, says):
-    d = driver()
-    with receiving(d), Raw(d.bound_port) as bad:
-        bad.hello()
-        bad.say(frame)
-        assert says in bad.hear(ErrorFrame).message
-
-
 def test_a_message_beyond_our_limit_ends_the_call_only():
     d = driver(max_frame_bytes=10_000)
     with receiving(d) as rx, sending(d) as tx, Raw(d.bound_port) as bad:
@@ -295,64 +246,11 @@ def test_nothing_packed_is_unpacked():
         assert packed.call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_stream_without_a_hello_is_timed_out():
-    d = driver(hello_timeout=0.2)
-    with receiving(d), Raw(d.bound_port) as silent:
-        error = silent.hear(ErrorFrame)
-        assert (error.message, silent.hear(ErrorFrame)) == ("no Hello within 0.2 s", None)
-        assert silent.call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-def test_a_silent_sender_is_given_up():
-    d = driver(**QUICK)
-    with receiving(d) as rx, Raw(d.bound_port) as silent:
-        silent.hello()
-        assert silent.hear(ErrorFrame).code is Code.TIMEOUT
-        assert rx.stats()["half_open"] == 1
-
-
-def test_a_sender_that_only_beats_is_kept():
-    d = driver(**QUICK)
-    with receiving(d) as rx, sending(d) as tx:
-        since = time.monotonic()
-        until(lambda: time.monotonic() - since > 3 * QUICK["dead"], "time", lambda: tx.outcomes(0.02))
-        assert rx.stats()["connected"] == 1
-        tx.submit(numbered(0, 1), 0)
-        assert take(rx, 1, tx) == [(b"0", 1)]
-
-
 def test_too_many_streams_are_refused_and_may_come_later():
     d = driver(max_connections=1)
     with receiving(d), sending(d):
         error = refused(driver(d.bound_port))
         assert ("too many connections" in str(error), error.retryable) == (True, True)
-
-
-def test_a_silent_receiver_is_given_up():
-    with Fake(Welcome(b"i" * 16, credit=10, credit_bytes=1000)) as fake, sending(driver(fake.port, **QUICK)) as tx:
-        with pytest.raises(ConnectError, match=r"was silent for 0\.4 s") as caught:
-            until(lambda: tx.outcomes(0.05), "silence")
-        assert caught.value.retryable
-
-
-@pytest.mark.parametrize(
-    ("answer", "says", "retryable"),
-    [
-        ({"answers": [b"\xff" * 9]}, "is not a receiver", False),
-        ({"answers": [ErrorFrame(Code.BUSY, "full", True)]}, "refuses: full", True),
-        ({"answers": [Accept(0, 0, 0)]}, "answers a Hello with Accept", False),
-        ({"answers": [], "stays": False}, "closed the stream", True),
-        ({"service": "other.Service"}, "is a gRPC server, but no receiver of simlink", False),
-        ({"code": grpc.StatusCode.INTERNAL}, "ended the stream: INTERNAL: so it is", True),
-        ({"code": grpc.StatusCode.PERMISSION_DENIED}, "refuses: so it is", False),
-        ({"code": grpc.StatusCode.UNAVAILABLE}, "cannot be reached, or not any more: so it is", True),
-    ],
-)
-def test_a_bad_receiver_is_named_in_one_line(answer, says, retryable):
-    given = {"answers": [], **answer}
-    with Fake(*given.pop("answers"), **given) as fake:
-        error = refused(driver(fake.port))
-    assert (says in str(error), error.retryable, "\n" in str(error)) == (True, retryable, False), error
 
 
 # --- who may call ----------------------------------------------------------------------------------------------------
@@ -406,12 +304,12 @@ def authority(tmp_path_factory):
 def own(authority):
     """The options of a receiver with a certificate."""
     files = authority.issue(LOCAL, "localhost")
-    return {"scheme": "grpcs", "cert": files.cert, "key": files.key}
+    return {"cert": files.cert, "key": files.key}
 
 
 def test_encrypted_from_end_to_end(authority, own):
-    d = driver(**own)
-    with receiving(d) as rx, sending(driver(d.bound_port, scheme="grpcs", ca=authority.ca)) as tx:
+    d = secured(**own)
+    with receiving(d) as rx, sending(secured(d.bound_port, ca=authority.ca)) as tx:
         tx.submit(numbered(0, 3), 0)
         assert take(rx, 3, tx) == [(b"0", 1), (b"1", 1), (b"2", 1)]
 
@@ -428,26 +326,28 @@ def test_a_wrong_certificate_is_refused_in_one_sentence(authority, own, tmp_path
             "its certificate is for another name than the one it was called by",
         ),
     ):
-        d = driver(**{**own, **files})
+        d = secured(**{**own, **files})
         with receiving(d):
-            error = refused(driver(d.bound_port, scheme="grpcs", ca=ca))
+            error = refused(secured(d.bound_port, ca=ca))
         assert (str(error), error.retryable) == (f"TLS with {LOCAL}:{d.bound_port} is refused: {says}", False)
 
 
 def test_with_a_ca_a_sender_must_show_a_certificate(authority, own):
-    d = driver(**own, ca=authority.ca)
+    d = secured(**own, ca=authority.ca)
     mine = authority.issue("sender.example")
     with receiving(d) as rx:
-        with sending(driver(d.bound_port, scheme="grpcs", ca=authority.ca, cert=mine.cert, key=mine.key)) as tx:
+        with sending(secured(d.bound_port, ca=authority.ca, cert=mine.cert, key=mine.key)) as tx:
             tx.submit(numbered(0, 1), 0)
             assert take(rx, 1, tx) == [(b"0", 1)]
-        assert isinstance(refused(driver(d.bound_port, scheme="grpcs", ca=authority.ca)), ConnectError)
+        assert isinstance(refused(secured(d.bound_port, ca=authority.ca)), ConnectError)
 
 
 def test_what_grpc_cannot_be_told_is_refused():
     with pytest.raises(NotSupported, match="lowest TLS version"):
-        driver(scheme="grpcs", tls_min="1.3")
+        secured(tls_min="1.3")
     with pytest.raises(ConfigError, match="means nothing without TLS"):
         driver(ca="x.pem")
-    with pytest.raises(ConfigError, match="needs cert="), receiving(driver(scheme="grpcs")):
+    with pytest.raises(ConfigError, match="frame_timeout=6 must not be shorter than dead=8"):
+        driver(dead=8.0, frame_timeout=6.0)
+    with pytest.raises(ConfigError, match="needs cert="), receiving(secured()):
         pass

@@ -9,6 +9,7 @@ import json
 import socket
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,13 @@ from simlink.channels.channel import queue
 from simlink.channels.driver import OutcomeKind
 from simlink.channels.url import parse_url
 from simlink.channels.wire.codec import HEAD, encode
-from simlink.channels.wire.frames import Accept, ErrorFrame, Heartbeat, Welcome
-from tests.support.http import (
-    JSON,
+from simlink.channels.wire.frames import Accept, ErrorFrame, Heartbeat
+from tests.support import brokerless
+from tests.support.brokerless import (
     LOCAL,
     PATIENCE,
     QUICK,
-    Stream,
-    ask,
-    curl,
-    driver,
-    http_raw,
+    bodies,
     listen_for,
     numbered,
     receiving,
@@ -36,6 +33,9 @@ from tests.support.http import (
     take,
     until,
 )
+from tests.support.http import JSON, Raw, ask, curl, http_raw
+
+driver = partial(brokerless.driver, "http")
 
 # --- plain clients ---------------------------------------------------------------------------------------------------
 
@@ -233,7 +233,7 @@ def test_garbage_is_told_and_cut_off_and_the_others_notice_nothing(data, status)
                     said += more
             assert said.startswith(b"HTTP/1.1 %d " % status) or said == b""
         tx.submit(numbered(5, 5), 5)
-        assert [b for b, _ in take(rx, 10, meanwhile=lambda: tx.outcomes(0.0))] == [b"%d" % i for i in range(10)]
+        assert bodies(rx, 10, tx) == [b"%d" % i for i in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -241,21 +241,22 @@ def test_garbage_is_told_and_cut_off_and_the_others_notice_nothing(data, status)
 )
 def test_bad_frames_end_their_session_alone(raw):
     d = driver()
-    with receiving(d) as rx, sending(d) as tx, Stream(d.bound_port) as bad:
-        bad.hear(Welcome)
-        status, said = bad.post(raw=raw)
+    with receiving(d) as rx, sending(d) as tx, Raw(d.bound_port) as bad:
+        bad.hello()
+        status, said = bad.post(raw)
         assert (status, said["type"]) == (400, "urn:simlink:problem:frames")
         assert bad.hear(ErrorFrame) is not None
         assert bad.hear(ErrorFrame) is None
         tx.submit(numbered(0, 2), 0)
-        assert len(take(rx, 2, meanwhile=lambda: tx.outcomes(0.0))) == 2
+        assert len(take(rx, 2, tx)) == 2
         assert rx.stats()["garbage"] == 1
 
 
 @pytest.mark.parametrize("query", ["mode=nonsense", "mode=queue&after=-1", "mode=queue&incarnation=xyz"])
 def test_a_stream_that_makes_no_sense_is_refused(query):
     d = driver()
-    with receiving(d), Stream(d.bound_port, query=query) as bad:
+    with receiving(d), Raw(d.bound_port) as bad:
+        bad.ask(f"producer={(b'r' * 16).hex()}&{query}")
         assert (bad.reply.status, json.loads(bad.reply.read())["type"]) == (400, "urn:simlink:problem:hello")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import simlink
 from simlink.channels import tls
-from simlink.channels.driver import Mode, ReceiverOptions
+from simlink.channels.driver import Mode
 from simlink.channels.tcp import TcpDriver
 from simlink.channels.tcp.secure import SecureSocket
 from simlink.channels.tls import Tls
@@ -25,11 +25,10 @@ from simlink.channels.wire.frames import BatchFrame, Challenge, Code, ErrorFrame
 from simlink.channels.wire.framing import FrameReader
 from simlink.errors import ConfigError, ConnectError
 from simlink.message import Batch, Same
+from tests.support.brokerless import LOCAL, PATIENCE, receiving, until
 from tests.support.certificates import Authority
 
-LOCAL = "127.0.0.1"
 SECRET = "S3cr3t-hidden-0123456789"
-PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +48,6 @@ def server(authority):
 
 def driver(port=0, *, scheme="tcps", **options):
     return TcpDriver(parse_url(f"{scheme}://{LOCAL}:{port}/orders"), mode=Mode.QUEUE, **options)
-
-
-@contextlib.contextmanager
-def receiving(d):
-    rx = d.receiver(None, ReceiverOptions(prefetch=100_000))
-    rx.open(5.0)
-    try:
-        yield rx
-    finally:
-        rx.close(5.0)
-
-
-def until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.002)
 
 
 def port_of(rx):

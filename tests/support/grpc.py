@@ -17,8 +17,8 @@ from simlink.channels.grpc import service_pb2 as pb
 from simlink.channels.wire.codec import HEAD, decode, encode
 from simlink.channels.wire.frames import Hello, Welcome
 from simlink.testing.brokers.tools import cache_folder, locked
+from tests.support.brokerless import LOCAL
 
-LOCAL = "127.0.0.1"
 SERVICE = "simlink.v1.Receiver"
 # The newest that Debian 12's Go (1.19) builds.
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.1"
@@ -41,6 +41,11 @@ class Raw:
 
     def __enter__(self):
         return self
+
+    @property
+    def code(self):
+        """Why the call has ended, once `hear` said that it has."""
+        return self.call.code().name
 
     def __exit__(self, *_):
         self.out.put(None)
@@ -85,7 +90,7 @@ class Fake:
         for answer in self.answers:
             yield answer if isinstance(answer, bytes) else payload(answer)
         if self.code is not None:
-            context.abort(self.code, "so it is")
+            context.abort(grpc.StatusCode[self.code], "so it is")
         if self.over is not None:
             self.over.get()
 
@@ -99,6 +104,13 @@ class Fake:
                 self.over.put(None)
         self.server.stop(0).wait()
         self.pool.shutdown()
+
+
+def status_of(call):
+    """``(code, details)`` of a call that fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), caught.value.details()
 
 
 def publish(port, request, *, metadata=(), timeout=20.0):

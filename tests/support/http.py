@@ -1,4 +1,4 @@
-"""What tests of http:// share: both ends as drivers, plain clients, and a sender that says what it likes."""
+"""What tests of http:// share: plain clients, and a sender that says what it likes."""
 
 from __future__ import annotations
 
@@ -7,89 +7,16 @@ import http.client
 import json
 import socket
 import subprocess
-import threading
-import time
+from collections import deque
+from urllib.parse import urlencode
 
-from simlink.channels.driver import Mode, ReceiverOptions, Settlement
-from simlink.channels.http import HttpDriver
-from simlink.channels.url import parse_url
-from simlink.channels.wire.codec import HEAD, encode
-from simlink.channels.wire.framing import read_frames
-from simlink.message import Batch, Same, Verdict
+from simlink.channels.wire.codec import encode
+from simlink.channels.wire.frames import Welcome
+from simlink.channels.wire.framing import FrameReader, read_frames
+from tests.support.brokerless import LOCAL, PATIENCE
 
-LOCAL = "127.0.0.1"
-PATIENCE = 20.0
-QUICK = {"heartbeat": 0.05, "dead": 0.4, "orphan_after": 0.8}
 JSON = {"content-type": "application/json"}
 FRAMES = "application/vnd.simlink.frames"
-
-
-def until(condition, what="it", tick=lambda: threading.Event().wait(0.002)):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE} s"
-        tick()
-    return found
-
-
-def driver(port=0, *, name="orders", mode=Mode.QUEUE, **options):
-    return HttpDriver(parse_url(f"http://{LOCAL}:{port}/{name}"), mode=mode, **options)
-
-
-@contextlib.contextmanager
-def receiving(d, subscription=None, **options):
-    rx = d.receiver(subscription, ReceiverOptions(**{"prefetch": 100_000, **options}))
-    rx.open(5.0)
-    try:
-        yield rx
-    finally:
-        rx.close(5.0)
-
-
-@contextlib.contextmanager
-def sending(d):
-    tx = d.sender()
-    try:
-        tx.open(5.0)
-        yield tx
-    finally:
-        tx.close(1.0)
-
-
-def numbered(first, count, producer=b"p" * 16):
-    return Batch(
-        [b"%d" % i for i in range(first, first + count)],
-        producers=Same(producer, count),
-        sequences=range(first, first + count),
-    )
-
-
-def take(rx, count, *, settle=True, meanwhile=lambda: None):
-    """``(body, attempt)`` of the next messages."""
-    got = []
-
-    def more():
-        meanwhile()
-        for incoming in rx.receive(count - len(got), 0.02):
-            got.extend(zip(incoming.batch.bodies, incoming.attempts, strict=True))
-            if settle:
-                rx.settle([Settlement(incoming.lease, Verdict.ACK, incoming.tokens[0], incoming.tokens[-1])])
-        return len(got) >= count
-
-    until(more, f"receiving {count}")
-    return got
-
-
-def listen_for(tx, kind, count):
-    """Every outcome until ``count`` messages had one of this kind."""
-    seen = []
-
-    def enough():
-        seen.extend(tx.outcomes(0.05))
-        return sum(o.stop - o.first for o in seen if o.kind is kind) >= count
-
-    until(enough, f"{count} × {kind.value}")
-    return seen
 
 
 def ask(port, method, path, body=None, headers=None, *, connection=None):
@@ -121,31 +48,40 @@ def curl(*arguments, stdin=b""):
     return int(status), json.loads(body)
 
 
-class Stream:
-    """A sender that says what it likes: a stream of settlements, and posts of frames."""
+class Raw:
+    """A sender by hand: a stream of settlements, and posts of frames."""
 
-    def __init__(self, port, *, name="orders", sender=b"r" * 16, query="mode=queue"):
+    def __init__(self, port):
         self.port = port
-        self.name = name
         self.connection = http.client.HTTPConnection(LOCAL, port, timeout=PATIENCE)
-        self.connection.request("GET", f"/{name}/~settled?producer={sender.hex()}&{query}")
-        self.reply = self.connection.getresponse()
-        self.session = self.reply.headers.get("simlink-session", "")
-        self.data = b""
+        self.reply = None
+        self.session = ""
+        self.reader = FrameReader()
+        self.answers = deque()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.reply.close()
+        if self.reply is not None:
+            self.reply.close()
         self.connection.close()
 
+    def ask(self, query):
+        """For the stream."""
+        self.connection.request("GET", f"/orders/~settled?{query}")
+        self.reply = self.connection.getresponse()
+        self.session = self.reply.headers.get("simlink-session", "")
+
+    def hello(self, *, sender=b"r" * 16, incarnation=b"", **changes):
+        self.ask(urlencode({"producer": sender.hex(), "incarnation": incarnation.hex(), "mode": "queue", **changes}))
+        return self.hear(Welcome)
+
     def hear(self, kind):
-        """The next frame of this kind; None when the stream ends first."""
+        """The next frame of this kind, of a reply or the stream; None when the stream ends first."""
         while True:
-            while len(self.data) >= 5 and len(self.data) >= (size := 4 + HEAD.unpack_from(self.data)[0]):
-                (frame,) = read_frames(self.data[:size])
-                self.data = self.data[size:]
+            while self.answers:
+                frame = self.answers.popleft()
                 if isinstance(frame, kind):
                     return frame
             try:
@@ -154,20 +90,23 @@ class Stream:
                 return None
             if not more:
                 return None
-            self.data += more
+            self.reader.feed(more)
+            while (frame := self.reader.next_frame()) is not None:
+                self.answers.append(frame)
 
-    def post(self, *frames, raw=None):
-        body = b"".join(map(encode, frames)) if raw is None else raw
+    def post(self, *frames):
+        """``(status, frames or problem)`` of a post of frames, or of bytes as they are."""
+        body = b"".join(frame if isinstance(frame, bytes) else encode(frame) for frame in frames)
         status, _, said = ask(
-            self.port, "POST", f"/{self.name}", body, {"content-type": FRAMES, "simlink-session": self.session}
+            self.port, "POST", "/orders", body, {"content-type": FRAMES, "simlink-session": self.session}
         )
         return status, read_frames(said) if status == 202 else said
 
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind((LOCAL, 0))
-        return probe.getsockname()[1]
+    def say(self, *frames):
+        """The same, as one who hears of it by `hear`."""
+        status, said = self.post(*frames)
+        if status == 202:
+            self.answers.extend(said)
 
 
 @contextlib.contextmanager

@@ -66,6 +66,7 @@ class HttpSender(LinkSender):
             driver.mode,
             heartbeat_ms=round(settings.heartbeat * 1000),
             max_frame_bytes=settings.max_body_bytes,
+            option="max_body_bytes",
         )
         self._path = request_path([*driver.target.path, driver.target.name])
         self._stream: Connection | None = None

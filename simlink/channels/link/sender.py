@@ -54,6 +54,7 @@ class SenderLink:
         max_frame_bytes: the longest frame, ours and, once it has said so, the receiver's.
         frame_messages, frame_bytes: how much one frame joins, or is cut to.
         headed: whether `produce` puts a head before each frame; without, what carries them tells where they end.
+        option: what the user calls the bound of a frame.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class SenderLink:
         frame_messages: int = FRAME_MESSAGES,
         frame_bytes: int = FRAME_BYTES,
         headed: bool = True,
+        option: str = "max_frame_bytes",
     ) -> None:
         self._encode = encode if headed else encode_payload
         self._head = HEAD.size if headed else 0
+        self._option = option
         self.sender = sender
         self.destination = destination
         self.mode = mode
@@ -277,7 +280,7 @@ class SenderLink:
                 if len(data) - self._head + 1 > self.peer_max_frame_bytes:
                     error = SendError(
                         f"a message of {batch.nbytes} bytes does not fit into a frame of {self.peer_max_frame_bytes}"
-                        " bytes, which is the receiver's limit (max_frame_bytes)"
+                        f" bytes, which is the receiver's limit ({self._option})"
                     )
             if error is None:
                 self.sent = stop
