@@ -21,7 +21,7 @@ from simlink.channels.http.sessions import Early, Session
 from simlink.channels.http.settings import Settings
 from simlink.channels.hub import Reader
 from simlink.channels.link.addressed import narrow
-from simlink.channels.link.destination import STALE, Destination
+from simlink.channels.link.destination import PAUSE, STALE, Destination
 from simlink.channels.link.places import Bounds, Place, Places
 from simlink.channels.link.withdraw import unowned
 from simlink.channels.wire.frames import (
@@ -194,6 +194,7 @@ class Gate:
         """Heartbeats, silence, and what the destinations must look after."""
         loop, settings = self._loop, self.settings
         assert loop is not None
+        self._timer = None
         wait = 0.25
         now = time.monotonic()
         if settings is not None:
@@ -211,6 +212,15 @@ class Gate:
             if destination.holding_back:
                 self.tell(destination)
         self._timer = loop.call_later(max(wait, 0.005), self._tick)
+
+    def _hasten(self) -> None:
+        """Readers may stop settling: look again soon."""
+        loop, planned = self._loop, self._timer
+        if loop is None or loop.is_closed() or planned is None:
+            return
+        if planned.when() > loop.time() + PAUSE:
+            planned.cancel()
+            self._timer = loop.call_later(PAUSE, self._tick)
 
     def stop(self) -> None:
         """The loop will end: say so to everybody."""
@@ -332,6 +342,8 @@ class Gate:
                         replies.append(frame)
                     else:
                         self._push(session, frame)
+        if destination.holding_back:
+            self._hasten()
         if here is None:
             destination.announce()
 

@@ -225,12 +225,12 @@ class Listener:
                 self._handle(connection, selectors.EVENT_READ, now, dirty)
             while self._commands:
                 self._commands.popleft()()
-            if now - pumped >= _QUIET or dirty:
+            due = now - pumped >= _QUIET
+            if due or dirty:
                 for place in self._places:
                     destination = place.destination
                     if destination in dirty or destination.has_settled:
                         # What came is accepted at once, for its sender may wait. What was settled may gather.
-                        due = now - pumped >= _QUIET
                         self._tell(destination, settlements=due)
                         pumped = now if due else pumped
                         if destination.holding_back and self._due > now + PAUSE:
