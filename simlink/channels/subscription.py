@@ -31,9 +31,10 @@ class Origin:
 
     ``on_settled(first_row, stop_row, verdict)`` is called, under the hub's lock, when every subscription has settled
     these rows of the batch. ``ready`` is asked before rows are handed out first; while it says no, they stay.
+    ``copies`` is by how many subscriptions each row is to be settled.
     """
 
-    __slots__ = ("_left", "on_settled", "ready")
+    __slots__ = ("_left", "copies", "on_settled", "ready")
 
     def __init__(
         self, on_settled: Callable[[int, int, Verdict], None] | None, ready: Callable[[], bool] | None = None
@@ -41,6 +42,7 @@ class Origin:
         self.on_settled = on_settled
         self.ready = ready
         self._left: dict[int, int] | None = None
+        self.copies = 1
 
     def expect(self, first: int, stop: int, subscriptions: int) -> None:
         """The rows ``first … stop - 1`` go to so many subscriptions, and are settled when all have settled them."""
@@ -48,18 +50,35 @@ class Origin:
             if subscriptions == 1:
                 return
             self._left = {}
+        self.copies = subscriptions
         self._left.update(dict.fromkeys(range(first, stop), subscriptions))
+
+    @property
+    def shared(self) -> bool:
+        """Several subscriptions have its rows, or had them."""
+        return self._left is not None
+
+    def begun(self, row: int) -> bool:
+        """Whether a subscription has settled this row, which others have not."""
+        return self._left is not None and self._left.get(row, self.copies) < self.copies
 
     def settled(self, first: int, stop: int, verdict: Verdict) -> None:
         if self._left is None:
             self.tell(first, stop, verdict)
             return
+        waits = False
         for row in range(first, stop):
             left = self._left.pop(row, 1) - 1
             if left:
                 self._left[row] = left
+                waits = True
             else:
                 self.tell(row, row + 1, verdict)
+        if waits:
+            self.freed(first)
+
+    def freed(self, row: int) -> None:
+        """One subscription is through with this row and has room again; others are not."""
 
     def tell(self, first: int, stop: int, verdict: Verdict) -> None:
         """These rows are settled."""

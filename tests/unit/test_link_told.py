@@ -3,6 +3,7 @@ listeners of tcp, HTTP and gRPC side by side."""
 
 import pytest
 
+from simlink.channels.driver import Mode, OutcomeKind
 from simlink.channels.link import destination
 from tests.support.carriers import CARRIERS, Clock
 from tests.support.linked import LONGEST, Linked
@@ -97,6 +98,19 @@ def test_what_was_settled_is_told_though_another_sender_says_goodbye_just_then(m
     assert one.done == {0: "settled"}
 
 
+def test_room_in_the_one_subscription_that_had_none_is_given_though_others_have_not_settled(made):
+    carrier = made()
+    link = linked(carrier, mode=Mode.TOPIC, bounds=(4, 1000))
+    link.join("reads", "reads"), link.join("idle", "idle", "drop")
+    sender = link.senders[0]
+    link.connect(sender)
+    sender.make(20, 0, ())
+    for _ in range(5):
+        link.round([])
+    link.drain(60, whole=["reads"], idle=["idle"])
+    assert len(sender.done) == 20
+
+
 def test_credit_that_is_kept_back_while_readers_settle_is_given_when_they_stop(made, monkeypatch):
     monkeypatch.setattr(destination, "_SHALLOW", 4)
     carrier = made()
@@ -113,3 +127,38 @@ def test_credit_that_is_kept_back_while_readers_settle_is_given_when_they_stop(m
     for _ in range(10):
         link.round([])
     assert sender.link.accepted == 160
+
+
+def test_what_the_readers_of_one_subscription_had_goes_back_as_handed_out(made):
+    carrier = made()
+    link = linked(carrier, mode=Mode.TOPIC)
+    link.join("a", "a"), link.join("b", "b")
+    sender = link.senders[0]
+    link.connect(sender)
+    send(link, sender, 5)
+    link.hear(sender)
+    link.receive("a", 3)
+    link.settle_all("a")
+    outcomes = []
+    book = link.book
+    link.book = lambda who, new: (outcomes.extend(new), book(who, new))
+    link.leave("a"), link.leave("b")
+    link.hear(sender)
+    back = [(o.first, o.stop, o.ambiguous) for o in outcomes if o.kind is OutcomeKind.RETURNED]
+    assert sorted(back) == [(0, 3, True), (3, 5, False)]
+
+
+def test_what_was_sent_elsewhere_and_comes_again_is_not_new_to_the_subscription_that_had_it(made):
+    carrier = made()
+    link = linked(carrier, mode=Mode.TOPIC, lease=NEVER)
+    link.join("a", "a"), link.join("b", "b")
+    sender = link.senders[0]
+    link.connect(sender)
+    send(link, sender, 4)
+    link.hear(sender)
+    link.receive("a", 2)
+    link.settle_all("a")
+    link.withdraw(sender, lambda sequence: False)
+    link.drain(60, whole=["a", "b"])
+    counts = carrier.destination("orders").stats()["subscriptions"]
+    assert [counts[name]["messages"] for name in ("a", "b")] == [0, 0]

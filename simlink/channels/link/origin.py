@@ -39,6 +39,10 @@ class LinkOrigin(Origin):
     def tell(self, first: int, stop: int, verdict: Verdict) -> None:
         self._told(self, first, stop, verdict)
 
+    def freed(self, row: int) -> None:
+        # Nothing is settled; but whoever waits for room must look again.
+        self._told(self, row, row, Verdict.ACK)
+
 
 class Twin:
     """A second copy of a message that is held, which is settled with the first.

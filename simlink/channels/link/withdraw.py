@@ -6,12 +6,17 @@ This knows the inside of `Hub`, whose log it edits under the hub's lock.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from simlink.channels.hub import Hub, Segment, Subscription
+import numpy as np
+
+from simlink.channels.hub import Hub, Origin, Segment, Subscription
+from simlink.channels.link.origin import LinkOrigin
 from simlink.channels.link.runs import Runs
+from simlink.channels.link.stretches import stretches
 from simlink.channels.wire.frames import Run
 from simlink.message import Batch, Same
 
@@ -23,9 +28,11 @@ __all__ = ["count_an_attempt", "drop_moved", "give_back_all", "held_identities",
 
 def drop_moved(hub: Hub, link: ReceiverLink, positions: Sequence[Run]) -> list[tuple[int, int, Batch, str]]:
     """Drop those of the link's messages at ``positions`` that were never handed out: what was dropped, by position,
-    and of which subscription."""
+    and of which subscription. What the readers of one subscription were handed stays with the others as well, as a
+    repeated attempt: were it forgotten and came again, the first would be handed it as new."""
     moved = Runs.of(positions)
     out: list[tuple[int, int, Batch, str]] = []
+    unread: Counter[tuple[Origin, int]] = Counter()
 
     def keep(name: str, segment: Segment) -> Iterator[Segment]:
         base = _position(segment)
@@ -34,14 +41,39 @@ def drop_moved(hub: Hub, link: ReceiverLink, positions: Sequence[Run]) -> list[t
             if first - base > at:
                 yield segment.part(at, first - base)
             at = stop - base
-            out.append((first, stop, segment.batch[first - base : at], name))
+            for start, end, whole in _alike(segment, first - base, at, unread):
+                part = segment.part(start, end)
+                if whole:
+                    out.append((base + start, base + end, part.batch, name))
+                else:
+                    yield part.again()
         if at < len(segment):
             yield segment.part(at, len(segment))
 
+    def wanted(segment: Segment) -> bool:
+        return _of(segment, link) and _fresh(segment)
+
     with hub.changed:
         for subscription in hub.subscriptions.values():
-            _rework(subscription, lambda s: _of(s, link) and _fresh(s), partial(keep, subscription.name))
+            for segment in filter(wanted, _waiting(subscription)):
+                if segment.origin is not None and segment.origin.shared:
+                    unread.update((segment.origin, row) for row in range(segment.row, segment.row + len(segment)))
+        for subscription in hub.subscriptions.values():
+            _rework(subscription, wanted, partial(keep, subscription.name))
     return out
+
+
+def _alike(
+    segment: Segment, first: int, stop: int, unread: Counter[tuple[Origin, int]]
+) -> Iterator[tuple[int, int, bool]]:
+    """Cut rows where it changes whether nobody has read a message, in any subscription."""
+    origin = segment.origin
+    if origin is None or not origin.shared:
+        yield first, stop, True
+        return
+    whole = [unread[origin, segment.row + row] == origin.copies for row in range(first, stop)]
+    for a, b, each in stretches(np.array(whole)):
+        yield first + a, first + b, each
 
 
 def count_an_attempt(hub: Hub, link: ReceiverLink) -> int:
@@ -65,16 +97,17 @@ def give_back_all(hub: Hub) -> dict[ReceiverLink, list[Run]]:
     with hub.changed:
         for subscription in hub.subscriptions.values():
             for segment in subscription.withdraw(lambda _: True):
-                link = getattr(segment.origin, "link", None)
-                if link is None:
+                origin, attempts = segment.origin, segment.attempts
+                if not isinstance(origin, LinkOrigin):
                     continue
                 base = _position(segment)
-                if isinstance(segment.attempts, Same):
-                    if segment.attempts.value > 1:
-                        out.setdefault(link, []).append((base, base + len(segment)))
-                else:
-                    runs = [(base + row, base + row + 1) for row, n in enumerate(segment.attempts) if n > 1]
-                    out.setdefault(link, []).extend(runs)
+                if not isinstance(attempts, Same) or (attempts.value == 1 and origin.shared):
+                    # By this subscription's readers, or by those of one that is through with it.
+                    begun = [n > 1 or origin.begun(segment.row + row) for row, n in enumerate(attempts)]
+                    runs = [(base + a, base + b) for a, b, each in stretches(np.array(begun)) if each]
+                    out.setdefault(origin.link, []).extend(runs)
+                elif attempts.value > 1:
+                    out.setdefault(origin.link, []).append((base, base + len(segment)))
     return out
 
 
@@ -104,17 +137,22 @@ def unowned(hub: Hub) -> int:
 
 
 def _segments(subscription: Subscription) -> Iterator[Segment]:
-    yield from subscription._fresh
-    yield from (s for _, s in subscription._first)
-    yield from (s for _, _, s in subscription._delayed)
-    for parked in subscription._parked.values():
-        yield from parked
+    yield from _waiting(subscription)
     for reader in subscription.readers:
         for held in reader.held.values():
             if held.marks is None:
                 yield held.segment
             else:
                 yield from (held.segment.part(r, r + 1) for r, mark in enumerate(held.marks) if not mark)
+
+
+def _waiting(subscription: Subscription) -> Iterator[Segment]:
+    """What no reader holds."""
+    yield from subscription._fresh
+    yield from (s for _, s in subscription._first)
+    yield from (s for _, _, s in subscription._delayed)
+    for parked in subscription._parked.values():
+        yield from parked
 
 
 def _rework(
