@@ -45,6 +45,8 @@ class Sender:
         self.wrote = 0.0
         self.bodies = []
         self.to = []  # by sequence: the subscriptions it is for; empty for all
+        self.keyed = False
+        """Its messages have keys, but for every fourth."""
         self.waiting = deque()  # sequences to submit, in order
         self.at = {}  # position → sequence
         self.state = {}  # position → its last outcome
@@ -59,6 +61,9 @@ class Sender:
             self.waiting.append(sequence)
             self.bodies.append(b"%d:" % sequence + b"x" * size)
             self.to.append(to)
+
+    def key(self, sequence):
+        return b"%d" % (sequence % 3) if self.keyed and sequence % 4 else None
 
     @property
     def up(self):
@@ -82,7 +87,7 @@ class Linked:
 
     def new_life(self):
         self.first_handed = set()  # (subscription, identity)
-        self.order = {}  # (subscription, producer) → the last sequence that was handed out as attempt 1
+        self.order = {}  # (subscription, producer, key) → the last sequence that was handed out as attempt 1
         self.in_hand = []  # (label, lease, token, identity)
 
     @property
@@ -115,14 +120,16 @@ class Linked:
                 identity = (message.producer, message.sequence)
                 sender = self.senders[message.producer[0] - 1]
                 assert message.body == sender.bodies[message.sequence]
+                assert message.key == sender.key(message.sequence)
                 if incoming.attempts[row] == 1:
                     life = (subscription, identity)
                     assert life not in self.first_handed, f"twice at attempt 1: {life}"
                     self.first_handed.add(life)
+                    line = (subscription, message.producer, message.key)
                     if self.strict:
-                        last = self.order.get((subscription, message.producer), -1)
+                        last = self.order.get(line, -1)
                         assert message.sequence > last, f"{message.sequence} after {last}"
-                    self.order[subscription, message.producer] = message.sequence
+                    self.order[line] = message.sequence
                 self.handed_since.add(identity)
                 self.delivered.setdefault(subscription, set()).add(identity)
                 self.in_hand.append((label, incoming.lease, token, identity))
@@ -162,7 +169,8 @@ class Linked:
             column = range(sequences[0], sequences[0] + n) if sequences[-1] - sequences[0] == n - 1 else sequences
             bodies = [sender.bodies[s] for s in sequences]
             sender.link.address(to)
-            sender.link.submit(Batch(bodies, producers=Same(sender.producer, n), sequences=column), position)
+            keys = [sender.key(s) for s in sequences] if sender.keyed else None
+            sender.link.submit(Batch(bodies, keys=keys, producers=Same(sender.producer, n), sequences=column), position)
 
     def book(self, sender, outcomes):
         back = []

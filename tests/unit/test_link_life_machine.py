@@ -36,6 +36,7 @@ class LifeMachine(RuleBasedStateMachine):
         silent=st.booleans(),
         leased=st.booleans(),
         topic=st.booleans(),
+        keyed=st.booleans(),
         messages=st.sampled_from([1, 2, 5, 20, 50]),
         nbytes=st.sampled_from([1, 50, 300, 1000]),
         beyond=st.sampled_from([100, 3000, 1 << 24]),
@@ -43,7 +44,7 @@ class LifeMachine(RuleBasedStateMachine):
         senders=st.sampled_from([1, 2, 6]),
         subscriptions=st.integers(1, 4),
     )
-    def start(self, silent, leased, topic, messages, nbytes, beyond, shallow, senders, subscriptions):
+    def start(self, silent, leased, topic, keyed, messages, nbytes, beyond, shallow, senders, subscriptions):
         patch = pytest.MonkeyPatch()
         self.patches.callback(patch.undo)
         patch.setattr(destination, "_SHALLOW", shallow)
@@ -62,6 +63,8 @@ class LifeMachine(RuleBasedStateMachine):
             heartbeat=beat,
             lease=2.0 if self.leased else 0.0,
         )
+        for sender in self.link.senders:
+            sender.keyed = keyed
         self.kinds = KINDS[:subscriptions] if topic else [(None, "block")]
         self.kind_of = {}  # of each reader
         self.away = []
