@@ -187,8 +187,8 @@ class Linked:
                     assert before is None, (before, outcome)
                 elif outcome.kind is OutcomeKind.RETURNED:
                     back.append(sequence)
-                    if not outcome.ambiguous and not sender.withdrawn:
-                        # (A copy that was withdrawn was said to be ambiguous then, and may be handed out yet.)
+                    if not outcome.ambiguous and not sender.withdrawn and not sender.gone:
+                        # (An earlier copy was said to be ambiguous then, and may be handed out yet.)
                         assert identity not in self.handed_since, (outcome, identity)
                 elif outcome.kind is OutcomeKind.FAILED:
                     assert before is None

@@ -162,3 +162,24 @@ def test_what_was_sent_elsewhere_and_comes_again_is_not_new_to_the_subscription_
     link.drain(60, whole=["a", "b"])
     counts = carrier.destination("orders").stats()["subscriptions"]
     assert [counts[name]["messages"] for name in ("a", "b")] == [0, 0]
+
+
+def test_a_sender_that_was_elsewhere_is_not_new_to_a_subscription_that_was_addressed_alone(made):
+    carrier = made()
+    link = linked(carrier, mode=Mode.TOPIC)
+    link.join("a", "a"), link.join("b", "b")
+    sender = link.senders[0]
+    link.connect(sender)
+    send(link, sender, 1, to=("a",))
+    link.receive("a", 1)
+    link.settle_all("a")
+    link.pass_time(0.05)
+    link.hear(sender)
+    assert sender.done == {0: "settled"}
+    send(link, sender, 1)
+    link.receive("a", 1)
+    link.settle_all("a")
+    link.cut(sender)
+    sender.link.incarnation = b"elsewhere" + bytes(7)  # another receiver answered at this address meanwhile
+    link.drain(60, whole=["a", "b"])
+    assert sender.done == {0: "settled", 1: "settled"}

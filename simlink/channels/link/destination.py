@@ -76,6 +76,8 @@ class Destination:
         self._plain: OrderedDict[bytes, ReceiverLink] = OrderedDict()
         """By scope, the one who came last at the end: stands for those who publish without a link; nobody hears what
         it would tell."""
+        self._addressed = False
+        """Something came that was not for all: what a subscription has had is noted by its name since then."""
         self.beyond = beyond
         self.duplicates = 0
         self.crowded = 0
@@ -108,6 +110,7 @@ class Destination:
             if link is not None:
                 self.bye(link)  # its sender does not know of it, so it will never send any of it again
             link = ReceiverLink(hello.sender, scope)
+            link.addressed = self._addressed
             hello = Hello(hello.sender, hello.destination, hello.mode, hello.subscription, lease_ms=hello.lease_ms)
         self.links[scope + hello.sender] = link
         link.resume(hello)
@@ -225,6 +228,7 @@ class Destination:
         elif link.received_bytes >= link.wants:
             link.wants = 0
         if link.addressed:
+            self._addressed = True
             addressed.forget_below(self, link, frame)
             return
         for producer, low in frame.lows.items():
