@@ -35,24 +35,35 @@ class Latencies:
         # They get their tags, below the limit that they were added under, when they are folded in.
         self._fresh: list[Seconds] = []
         self._fresh_count = 0
+        self._ones: list[float] = []
 
     def add(self, seconds: Seconds) -> None:
         """Book these values."""
         n = len(seconds)
         if not n:
             return
-        if n == 1:  # one by one, the half of what it costs is NumPy's reductions
-            self._count(1, float(seconds[0]), float(seconds[0]))
-        else:
-            self._count(n, float(seconds.max()), float(seconds.sum()))
+        if n == 1:
+            self.add_one(float(seconds[0]))
+            return
+        self._count(n, float(seconds.max()), float(seconds.sum()))
         if self._limit < 1.0:
             # Which of them get a tag that is low enough; what tag that is, is drawn for those alone.
             seconds = seconds[self._random.random(n, dtype=np.float32) < self._limit]
         self._sample(seconds)
 
+    def add_one(self, seconds: float) -> None:
+        """Book one value; a tenth of what `add` takes for it."""
+        self._count(1, seconds, seconds)
+        if self._limit >= 1.0 or self._random.random() < self._limit:
+            self._ones.append(seconds)
+            if len(self._ones) > 4096:
+                self._fold()
+
     def add_same(self, seconds: float, count: int) -> None:
         """Book one value ``count`` times."""
-        if count:
+        if count == 1:
+            self.add_one(seconds)
+        elif count:
             self._count(count, seconds, seconds * count)
             self._sample(np.full(int(self._random.binomial(count, self._limit)), seconds))
 
@@ -71,7 +82,8 @@ class Latencies:
 
     def _fold(self) -> None:
         fresh, self._fresh, self._fresh_count = self._fresh, [], 0
-        values = np.concatenate([self._values, *fresh])
+        ones, self._ones = self._ones, []
+        values = np.concatenate([self._values, *fresh, ones])
         tags = np.concatenate([self._tags, self._random.random(len(values) - len(self._values)) * self._limit])
         self._keep(values, tags)
 
@@ -101,7 +113,7 @@ class Latencies:
 
     def percentiles(self, *q: float) -> list[float]:
         """The percentiles ``q`` (0 … 100) in seconds; NaN where nothing was booked."""
-        values = np.concatenate([self._values, *list(self._fresh)])
+        values = np.concatenate([self._values, *list(self._fresh), self._ones.copy()])
         if not len(values):
             return [float("nan")] * len(q)
         return [float(x) for x in np.percentile(values, q)]

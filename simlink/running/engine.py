@@ -25,6 +25,7 @@ from simlink.running.signals import Interrupted
 
 if TYPE_CHECKING:
     from simlink.channels.channel import Channel
+    from simlink.channels.sender import Sender
     from simlink.generators.source import Source
 
 __all__ = ["Engine"]
@@ -108,7 +109,8 @@ class Engine:
         self._started: float | None = None
         self._first_due: float | None = None
         self._last_sent = self._finished = 0.0
-        self._rows = _BATCH_ROWS
+        self._sender: Sender  # once connected; the channel looks at itself whenever it is asked for it
+        self._rows = self._most = _BATCH_ROWS
         self._lag, self._latency = Latencies(1), Latencies(2)
         # How many rows were late beyond the bound by the run's own fault.
         self.own_late = 0
@@ -187,13 +189,13 @@ class Engine:
 
     def _connect(self) -> None:
         """Wait for a peer before the schedule starts, so that the wait is nobody's lag."""
-        sender = self.channel.sender
+        sender = self._sender = self.channel.sender
         self._mark_reading(True)
         try:
             sender.connect(self._timeout)
         finally:
             self._blocking = False
-        self._rows = min(_BATCH_ROWS, sender.window.max_messages)
+        self._rows = self._most = min(_BATCH_ROWS, sender.window.max_messages)
 
     def _send_unpaced(self, feed: Feed) -> None:
         assert self._started is not None
@@ -215,6 +217,7 @@ class Engine:
         self._started = start
         end = float("inf") if self._duration is None else start + self._duration
         released = start
+        window = self._sender.window
         while not self._stop.is_set():
             ring.prepare()
             if not ring.check():
@@ -235,9 +238,10 @@ class Engine:
                     ring.skip(pacer.release(now, 0)[0])
                     continue
                 # What fits goes out, and does not wait for what does not. Read without the sender's lock: a hint.
-                room = self.channel.sender.window.room()
+                room = window.room()
                 skipped, count = pacer.release(now, min(self._rows, max(room, 1)))
-                ring.skip(skipped)
+                if skipped:
+                    ring.skip(skipped)
                 if count:
                     released = now
                     first = pacer.position - count
@@ -253,7 +257,7 @@ class Engine:
 
     def _room(self) -> bool:
         """For "drop": whether the channel takes a message now; waits a moment where it does not."""
-        sender = self.channel.sender
+        sender = self._sender
         if sender.has_room():
             return True
         before = self._clock()
@@ -270,10 +274,13 @@ class Engine:
     def _hand_over(self, chunk: Chunk, at: int, count: int, due: Seconds | float, epoch: float | None) -> None:
         whole = at == 0 and count == len(chunk.bodies)
         bodies = chunk.bodies if whole else chunk.bodies[at : at + count]
+        stamps: Any
         if epoch is None:
-            stamps: Any = Same(time.time_ns() // 1000, count)
+            stamps = Same(time.time_ns() // 1000, count)
+        elif isinstance(due, float):
+            stamps = Same(int((due + epoch) * 1e6), count)
         else:
-            stamps = ((np.asarray(due) + epoch) * 1e6).astype(np.int64).tolist()
+            stamps = ((due + epoch) * 1e6).astype(np.int64).tolist()
         first = chunk.first + at
         batch = Batch(
             bodies,
@@ -287,15 +294,11 @@ class Engine:
         entry = self._submit(batch)
         now = self._clock()
         if self._first_due is None:
-            self._first_due = float(due[0]) if isinstance(due, np.ndarray) else due
+            self._first_due = due if isinstance(due, float) else float(due[0])
         self._last_sent = now
         self._adapt(batch.nbytes, count)
-        pacer = self._pacer
-        if pacer is not None:
-            lag = now - np.asarray(due)
-            self._lag.add(lag)
-            if lag[0] > LAG_BOUND:  # the most late of them, for due times ascend
-                self.own_late += int(np.count_nonzero(pacer.own(lag) > LAG_BOUND))
+        if self._pacer is not None:
+            self._book_lag(self._pacer, now, due, count)
         self._out.append((entry, due))
         self._housekeeping(now)
 
@@ -304,7 +307,7 @@ class Engine:
         before = self._clock()
         deadline = float("inf") if self._timeout is None else before + self._timeout
         # Read without the sender's lock: it only decides to whom the wait is booked.
-        full = self.channel.sender.window.room() < len(batch)
+        full = self._sender.window.room() < len(batch.bodies)
         try:
             while True:
                 left = deadline - self._clock()
@@ -329,7 +332,7 @@ class Engine:
     def _adapt(self, nbytes: int, count: int) -> None:
         """Keep a batch below a mebibyte, so that one batch is never most of the window."""
         fits = max(1, _BATCH_BYTES * count // max(nbytes, 1))
-        self._rows = min(_BATCH_ROWS, fits, self.channel.sender.window.max_messages)
+        self._rows = min(fits, self._most)
 
     def _rest(self, until: float, ring: Ring | None) -> None:
         """Wait, and use the time: make what is sent later, read confirmations, tell of progress."""
@@ -344,12 +347,12 @@ class Engine:
                 ring.step()
                 fresh = False
                 if self._out:
-                    self.channel.sender.pump(0.0)
+                    self._sender.pump(0.0)
                 self._housekeeping(self._clock())
                 continue
             if self._out:
                 # Clients wait in whole milliseconds; the last two are slept exactly.
-                self.channel.sender.pump(0.0 if left < 0.003 else min(left - 0.002, 0.02))
+                self._sender.pump(0.0 if left < 0.003 else min(left - 0.002, 0.02))
             self._housekeeping(self._clock())
             left = until - self._clock()
             if left > 0:
@@ -359,6 +362,18 @@ class Engine:
                     self._stop.wait(min(left - 0.001, 0.02 if self._out else 0.25))
 
     # --- the books ------------------------------------------------------------------------------------------------
+
+    def _book_lag(self, pacer: Pacer, now: float, due: Seconds | float, count: int) -> None:
+        """How late rows went out; ``due`` is a number where all were due at once."""
+        if isinstance(due, float):
+            self._lag.add_same(now - due, count)
+            first = now - due
+        else:
+            self._lag.add(now - due)
+            first = now - float(due[0])  # the most late of them, for due times ascend
+        if first > LAG_BOUND:
+            lags = np.full(count, first) if isinstance(due, float) else now - due
+            self.own_late += int(np.count_nonzero(pacer.own(lags) > LAG_BOUND))
 
     def _housekeeping(self, now: float) -> None:
         self._reap(now)
@@ -396,18 +411,19 @@ class Engine:
         now = min(now, entry.at)
         gone = entry.counts[2] + entry.counts[3]
         if not gone:
-            count = len(entry.batch)
-            self._latency.add(now - due if isinstance(due, np.ndarray) else np.full(count, now - due))
+            if isinstance(due, float):
+                self._latency.add_same(now - due, len(entry.batch.bodies))
+            else:
+                self._latency.add(now - due)
 
     def _drain(self, timeout: float | None) -> None:
         deadline = float("inf") if timeout is None else self._clock() + timeout
-        sender = self.channel.sender if self._out else None
-        while self._out and sender is not None:
+        while self._out:
             left = deadline - self._clock()
             entry = self._out[0][0]
-            done = sender.wait(entry, max(0.0, min(_SLICE, left)))
+            done = self._sender.wait(entry, max(0.0, min(_SLICE, left)))
             self._housekeeping(self._clock())
-            if not done and (left <= _SLICE or sender.failure is not None):
+            if not done and (left <= _SLICE or self._sender.failure is not None):
                 return
 
     def _tell(self, now: float, *, done: bool = False) -> None:

@@ -8,6 +8,7 @@ latency counts from when it was due. Pure: no waiting and no I/O in here, the ti
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from typing import Protocol
 
 import numpy as np
@@ -71,6 +72,7 @@ class Pacer:
         self._drop = on_overload == "drop"
         self._duration = math.inf if duration is None else duration
         self._due: Seconds = np.empty(0)
+        self._times: list[float] = []  # the same; one by one they are had ten times as fast from a list
         self._first = 0
         self._shift = 0.0
         self._excused = 0.0
@@ -102,16 +104,17 @@ class Pacer:
             self._floor = float(due[-1])
         inside = int(np.searchsorted(due, self._duration - self._shift, side="left"))
         self._due, self._first = due[:inside], self.position
+        self._times = self._due.tolist()
         return inside
 
     @property
     def left(self) -> int:
         """How many of the loaded rows have not gone out."""
-        return self._first + len(self._due) - self.position
+        return self._first + len(self._times) - self.position
 
     def next_due(self) -> float:
         """When the next loaded row is due."""
-        return self.start + self._shift + float(self._due[self.position - self._first])
+        return self.start + self._shift + self._times[self.position - self._first]
 
     def caught_up(self, then: float) -> bool:
         """Whether nothing is left of the loaded rows that were due then; a wait in the past then excuses no lag in the
@@ -130,7 +133,7 @@ class Pacer:
         """
         at = self.position - self._first
         elapsed = now - self.start - self._shift
-        stop = int(np.searchsorted(self._due, elapsed, side="right"))
+        stop = bisect_right(self._times, elapsed, at)
         if stop <= at:
             # Nothing is due: the run has caught up, and a wait in the past excuses no lag in the future.
             self._excused = 0.0
@@ -144,8 +147,7 @@ class Pacer:
             self._now = now
             return 0, count
         if self._drop:
-            fresh = int(np.searchsorted(self._due, elapsed - OVERDUE, side="left"))
-            skipped = max(0, fresh - at)
+            skipped = bisect_left(self._times, elapsed - OVERDUE, at) - at
             self.dropped += skipped
         count = max(0, min(stop - at - skipped, limit))
         self.position += skipped + count
@@ -164,11 +166,13 @@ class Pacer:
             position += inside
         return count
 
-    def due_of(self, first: int, count: int) -> Seconds:
-        """The due times of loaded rows on the clock."""
+    def due_of(self, first: int, count: int) -> Seconds | float:
+        """The due times of loaded rows on the clock; one number where they are the same."""
         if self._catching_up:
-            return np.full(count, self._now)
+            return self._now
         at = first - self._first
+        if count == 1:
+            return self._times[at] + (self.start + self._shift)
         times: Seconds = self._due[at : at + count] + (self.start + self._shift)
         return times
 

@@ -259,6 +259,12 @@ class Ring:
 
     def take(self, count: int) -> list[Chunk]:
         """The next ``count`` rows, which are ready: in as few chunks as the numbers of their rows allow."""
+        piece, upto = self._pieces[0], self._at + count
+        if upto < len(piece.bodies):  # as a rule a row, or a few, of the first piece
+            part = piece.part(self._at, upto)
+            self.rows -= count
+            self._at = upto
+            return [part]
         runs: list[list[Chunk]] = []
         while count > 0:
             piece = self._pieces[0]
