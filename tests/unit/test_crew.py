@@ -17,9 +17,9 @@ from simlink.errors import ConfigError, EncodeError, StateError
 from simlink.generators import catalog
 from simlink.generators.generator import BLOCK_ROWS
 from simlink.generators.output import crew, stretches
-from simlink.generators.output.crew import SHORTEST
+from simlink.generators.output.crew import STRETCH
 
-ROWS = 2 * SHORTEST + 5_000
+ROWS = 2 * STRETCH + 5_000
 
 
 def counted(**more):
@@ -65,7 +65,7 @@ def test_the_same_bytes_by_fork_and_by_spawn(tmp_path, begun, method, suffix):
     assert counted().write(shared, ROWS, workers=3, progress=lambda *at: told.append(at)) == ROWS
     assert alone.read_bytes() == shared.read_bytes()
     assert begun.methods == [method, method]
-    assert told == [(SHORTEST, ROWS), (2 * SHORTEST, ROWS), (ROWS, ROWS)]
+    assert told == [(STRETCH, ROWS), (2 * STRETCH, ROWS), (ROWS, ROWS)]
     assert sorted(tmp_path.iterdir()) == [alone, shared]
 
 
@@ -99,12 +99,12 @@ def test_little_is_held_where_one_is_slower_than_the_others(tmp_path, begun, mon
     monkeypatch.setattr(stretches, "HELD", 1 << 16)
     begun("fork")
     for name, workers in (("alone", 1), ("shared", 3)):
-        counted().write(tmp_path / f"{name}.ndjson", 9 * SHORTEST, workers=workers)
+        counted().write(tmp_path / f"{name}.ndjson", 9 * STRETCH, workers=workers)
     assert (tmp_path / "alone.ndjson").read_bytes() == (tmp_path / "shared.ndjson").read_bytes()
 
 
 def test_short_files_need_nobody(tmp_path, begun):
-    assert counted().write(tmp_path / "x.ndjson", SHORTEST, workers=4) == SHORTEST
+    assert counted().write(tmp_path / "x.ndjson", STRETCH, workers=4) == STRETCH
     assert counted().take(0).write(tmp_path / "x.csv", workers=4) == 0
     assert (tmp_path / "x.csv").read_text() == "n,x\n"
     assert begun.methods == []
@@ -128,7 +128,7 @@ def test_what_was_forked_beside_threads_of_a_library_is_not_used(tmp_path, begun
 
 def kills(number):
     """Ends the process that makes this row, unless it is the one of the test."""
-    if number == SHORTEST + 9 and multiprocessing.parent_process() is not None:
+    if number == STRETCH + 9 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
@@ -144,7 +144,7 @@ HELPER_AT_WORK = multiprocessing.get_context("fork").Event() if sys.platform == 
 
 
 def signals(number):
-    if number == SHORTEST and multiprocessing.parent_process() is not None:
+    if number == STRETCH and multiprocessing.parent_process() is not None:
         HELPER_AT_WORK.set()
     return kills(waits(number))
 
@@ -164,14 +164,14 @@ def test_a_killed_process_is_an_error_and_the_file_ends_with_what_is_complete(tm
         simlink.record("r", seed=3, n=fields.sequence().map(signals, returns=int)).write(out, ROWS, workers=2)
     lines = out.read_text().split("\n")
     assert lines == ["n", *map(str, range(len(lines) - 2)), ""]
-    assert len(lines) - 2 in (0, SHORTEST)
+    assert len(lines) - 2 in (0, STRETCH)
     assert sorted(tmp_path.iterdir()) == [out]
 
 
 def infinite(number):
-    if number == SHORTEST and multiprocessing.parent_process() is not None:
+    if number == STRETCH and multiprocessing.parent_process() is not None:
         HELPER_AT_WORK.set()
-    return float("inf") if number == SHORTEST + 7 else float(waits(number))
+    return float("inf") if number == STRETCH + 7 else float(waits(number))
 
 
 def test_an_error_in_another_process_is_raised_here(tmp_path, begun, together):
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_everybody(tmp_path, begun):
 
     out = tmp_path / "x.csv"
     with pytest.raises(KeyboardInterrupt):
-        counted().write(out, 20 * SHORTEST, workers=2, progress=press)
+        counted().write(out, 20 * STRETCH, workers=2, progress=press)
     lines = out.read_text().split("\n")
     assert [line.split(",")[0] for line in lines] == ["n", *map(str, range(len(lines) - 2)), ""]
 
@@ -232,6 +232,6 @@ def test_the_catalog_by_four(tmp_path, begun):
     begun("fork")
     source = catalog.clickstream(seed=7).select("event_id", "session_id", "action")
     for name, workers in (("alone", 1), ("shared", 4)):
-        source.write(tmp_path / f"{name}.csv", 5 * SHORTEST + 77, workers=workers)
+        source.write(tmp_path / f"{name}.csv", 5 * STRETCH + 77, workers=workers)
     assert (tmp_path / "alone.csv").read_bytes() == (tmp_path / "shared.csv").read_bytes()
     assert begun.methods == ["fork"] * 3

@@ -4,8 +4,9 @@ Stretches of rows are handed out in order, one at a time, to whoever is free. Ho
 maker tells; then the place of the next one is known, and whoever made that one writes it there. So text goes into the
 file past this process, and is written once. What has no place (a pipe, a table) comes here in its turn, chunk by chunk.
 
-Stretches are long at first and short at the end (guided self-scheduling: Polychronopoulos and Kuck, 1987), so that all
-end together: long ones cost less where a generator needs what came before (`simlink.generators.fields.sessions`).
+A stretch is an epoch of the sessions (`simlink.generators.fields.sessions`), for which a process makes the epoch before
+as well. Longer stretches spare most of that, up to a tenth of the work; but with them more text waits for its turn, out
+of the processor's caches, and that costs more.
 """
 
 from __future__ import annotations
@@ -33,11 +34,10 @@ from simlink.generators.output.stretches import Encode, Maker, Stretch, write_at
 if TYPE_CHECKING:
     from simlink.generators.source import Source
 
-__all__ = ["SHORTEST", "Crew"]
+__all__ = ["STRETCH", "Crew"]
 
-SHORTEST: Final = 16 * BLOCK_ROWS
-"""Rows in the shortest stretch: an epoch of the sessions."""
-_LONGEST: Final = 4 * SHORTEST
+STRETCH: Final = 16 * BLOCK_ROWS
+"""Rows in a stretch: an epoch of the sessions."""
 _START: Final = 10.0
 
 
@@ -76,7 +76,7 @@ class Crew:
         noted: Callable[[Any, int], object] | None = None,
     ) -> None:
         self._source, self._encode, self._stop = source, encode, stop
-        self._workers = min(workers, -(-stop // SHORTEST))
+        self._workers = min(workers, -(-stop // STRETCH))
         self._file = file
         self._at = self._safe = at
         self._write = write
@@ -126,9 +126,7 @@ class Crew:
     def _next(self, helper: _Helper | None) -> Stretch | None:
         if self._given >= self._stop:
             return None
-        share = (self._stop - self._given) // (4 * self._workers)
-        rows = min(max(share // SHORTEST * SHORTEST, SHORTEST), _LONGEST)
-        stretch = Stretch(self._given, min(self._given + rows, self._stop))
+        stretch = Stretch(self._given, min(self._given + STRETCH, self._stop))
         self._given = stretch.stop
         self._waiting.append((stretch, helper))
         self._open[stretch.first] = stretch

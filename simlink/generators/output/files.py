@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from simlink.block import Block
 from simlink.errors import ConfigError, EncodeError, MissingExtra, did_you_mean
-from simlink.generators.output.crew import SHORTEST, Crew
+from simlink.generators.output.crew import STRETCH, Crew
 from simlink.generators.output.stretches import place_in
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def write_records(
             if workers > 1:
                 # What the workers divide: rows of what the faults are done to. How many are sent, they tell.
                 parts = file_faults.InStretches(source, count)
-                if parts.rows > SHORTEST:
+                if parts.rows > STRETCH:
                     source, share = parts, parts.rows
             if labels is not None and isinstance(source, FaultySource):
                 encode = stack.enter_context(file_faults.labelled(source, encode, labels, count))
@@ -103,7 +103,7 @@ def write_records(
             if progress is not None:
                 progress(rows, total)
 
-        if workers > 1 and share is not None and share > SHORTEST:
+        if workers > 1 and share is not None and share > STRETCH:
             at = place_in(file) if kind in _TEXT else None
             place = None if at is None else file
             Crew(source, share, encode, workers, file=place, at=at or 0, write=write, noted=noted).run(told)
