@@ -125,7 +125,9 @@ class Channel(Sending):
             reset: let ``start`` move a subscription that exists.
             at: which of several hosts in the URL this process listens on (brokerless).
             idle: iteration ends after this many quiet seconds; None waits until the receiver is closed.
-            overflow: "block" or "drop", when a topic's subscription is full (memory and brokerless).
+            overflow: when a topic's subscription is full (memory and brokerless): "block" lets senders wait, "drop"
+                drops what comes and counts it (``dropped``; to its sender it is rejected). Over a network one that
+                drops is full at half the buffer; a sender with a smaller ``window`` waits for it all the same.
             settle_timeout: take a message back when it was not settled within this many seconds; None never does.
             exclusive: one receiver at a time gets messages, others that ask for the same stand by; order then survives
                 a takeover. NotSupported where the transport has no such thing.

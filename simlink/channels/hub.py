@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from simlink.channels.driver import Mode
-from simlink.channels.subscription import Origin, Reader, Segment, Subscription
+from simlink.channels.segments import Origin, Segment
+from simlink.channels.subscription import Reader, Subscription
 from simlink.message import Batch, Verdict
 
 __all__ = ["Hub", "Origin", "Reader", "Segment", "Subscription"]

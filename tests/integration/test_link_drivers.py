@@ -122,6 +122,15 @@ def test_a_topic_over_channels(link):
             assert json.loads(delivery.message.body) == {"kind": "login"}
 
 
+def test_a_subscription_that_drops_and_is_not_read_holds_up_nobody(link):
+    url = link.url(name=link.events)
+    with topic(f"{url}?buffer_messages=100") as events, events.receiver("live", overflow="drop") as live:
+        with topic(live.url, window=100) as sender:
+            sender.send_many(range(1_000), timeout=PATIENCE)
+            until(lambda: sender.stats()["rejected"] == 950, "all that found no room is rejected")
+            assert [live.stats()["driver"]["subscriptions"]["live"]["dropped"], live.take(50)] == [950, [*range(50)]]
+
+
 def test_many_senders_at_once_each_in_order(link):
     count, senders = 2_000, 8
     with queue(link.url()) as channel, channel.receiver() as rx:
