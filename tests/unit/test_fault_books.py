@@ -38,7 +38,7 @@ def receiver(lines, *, killed=False, **report):
 
 
 def scene(*receivers, sent=None, held=0, loss="confirmed", order="life"):
-    transport = SimpleNamespace(loss=loss, order=order, stays=0, held_by_losses=lambda scene, report: 0)
+    transport = SimpleNamespace(loss=loss, order=order, held_by_losses=lambda scene, report: 0)
     return SimpleNamespace(
         transport=transport,
         fault=SimpleNamespace(size=SIZE),
@@ -126,7 +126,7 @@ def test_a_refusal_is_one_sentence_and_its_absence_is_told(tmp_path):
 
     def look(url, says, show="hunter2"):
         place = Place("", "", wrong=(Wrong("wrong secret", url, says),))
-        transport = SimpleNamespace(name="tcp", prefetch=None, garbage=False)
+        transport = SimpleNamespace(name="tcp", prefetch=None, garbage=False, stays=0)
         with Scene(transport, SimpleNamespace(count=0, size=SIZE), place, tmp_path) as scene:
             scene.must_be_refused()
             scene.show_nothing(show)
