@@ -35,7 +35,7 @@ class Latencies:
         # They get their tags, below the limit that they were added under, when they are folded in.
         self._fresh: list[Seconds] = []
         self._fresh_count = 0
-        self._ones: list[float] = []
+        self._ones: list[float] = []  # as `_fresh`; those that were booked one by one
 
     def add(self, seconds: Seconds) -> None:
         """Book these values."""
@@ -52,7 +52,7 @@ class Latencies:
         self._sample(seconds)
 
     def add_one(self, seconds: float) -> None:
-        """Book one value; a tenth of what `add` takes for it."""
+        """Book one value, without an array made of it."""
         self._count(1, seconds, seconds)
         if self._limit >= 1.0 or self._random.random() < self._limit:
             self._ones.append(seconds)

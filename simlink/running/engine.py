@@ -365,15 +365,15 @@ class Engine:
 
     def _book_lag(self, pacer: Pacer, now: float, due: Seconds | float, count: int) -> None:
         """How late rows went out; ``due`` is a number where all were due at once."""
-        if isinstance(due, float):
-            self._lag.add_same(now - due, count)
-            first = now - due
-        else:
-            self._lag.add(now - due)
-            first = now - float(due[0])  # the most late of them, for due times ascend
-        if first > LAG_BOUND:
-            lags = np.full(count, first) if isinstance(due, float) else now - due
-            self.own_late += int(np.count_nonzero(pacer.own(lags) > LAG_BOUND))
+        lag = now - due
+        if isinstance(lag, float):
+            self._lag.add_same(lag, count)
+            if lag > LAG_BOUND and pacer.own(np.array([lag]))[0] > LAG_BOUND:
+                self.own_late += count
+            return
+        self._lag.add(lag)
+        if lag[0] > LAG_BOUND:  # the most late of them, for due times ascend
+            self.own_late += int(np.count_nonzero(pacer.own(lag) > LAG_BOUND))
 
     def _housekeeping(self, now: float) -> None:
         self._reap(now)

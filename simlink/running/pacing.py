@@ -72,7 +72,7 @@ class Pacer:
         self._drop = on_overload == "drop"
         self._duration = math.inf if duration is None else duration
         self._due: Seconds = np.empty(0)
-        self._times: list[float] = []  # the same; one by one they are had ten times as fast from a list
+        self._times: list[float] = []  # the same: for one row a search in a list takes a tenth of NumPy's
         self._first = 0
         self._shift = 0.0
         self._excused = 0.0
