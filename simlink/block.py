@@ -106,7 +106,7 @@ class Pool:
         self.values: list[Any] = list(values)
         # Not array[:] = values: NumPy takes lists of equal length for the rows of a matrix.
         self.array = np.fromiter(self.values, dtype=object, count=len(self.values))
-        self.nested = any(isinstance(v, list | dict) for v in self.values)
+        self.nested = any(issubclass(kind, list | dict) for kind in set(map(type, self.values)))
         self.cache: dict[str, Any] = {}
 
     def __len__(self) -> int:

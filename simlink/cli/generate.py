@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -66,7 +66,8 @@ def _progress() -> Iterator[Callable[[int, int | None], object] | None]:
             nonlocal shown
             bar.update(task, completed=rows, total=total)
             if time.monotonic() - shown >= 0.1:
-                bar.refresh()
+                with suppress(OSError):  # the terminal may have gone
+                    bar.refresh()
                 shown = time.monotonic()
 
         yield told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["emit", "finite", "say"]
@@ -16,8 +17,10 @@ def say(text: object) -> None:
     """A line on stderr."""
     if sys.stderr is None:
         return
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    # Where nobody can be told any more (the terminal has gone), the work goes on, and its report on stdout.
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def emit(values: dict[str, Any]) -> None:

@@ -82,6 +82,12 @@ def evolve(
         stages = list(generator.stages)
     else:
         raise ConfigError(f"evolve: changes a generator from simlink.record, not {type(generator).__name__}")
+    for what, given in (("add", add), ("rename", rename), ("widen", widen)):
+        if not isinstance(given, Mapping | None):
+            raise ConfigError(f"evolve: {what}= is a mapping from names, not {given!r}")
+    for new in (rename or {}).values():
+        if not isinstance(new, str):
+            raise ConfigError(f"evolve: rename: a name is text, not {new!r}")
     add, rename, widen = dict(add or {}), dict(rename or {}), dict(widen or {})
     if not (add or rename or widen):
         raise ConfigError("evolve: say what changes: add=, rename= or widen=")
@@ -161,6 +167,12 @@ class Evolving(Generator):
         absent = frozenset(name for name in kinds if not all(name in schema.fields for schema in self._schemas))
         fields = {name: replace(kind, optional=kind.optional or name in absent) for name, kind in kinds.items()}
         return Schema(self.name, fields, absent)
+
+    def json_schema(self) -> dict[str, Any]:
+        """As of every generator: ``anyOf`` the schemas that its records have one after another."""
+        from simlink.generators.json_schemas import json_schema
+
+        return json_schema(*self._schemas)
 
     def schema_at(self, block: int) -> Schema:
         """The schema of this block."""

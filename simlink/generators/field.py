@@ -61,6 +61,7 @@ class Scope:
         earlier: the fields before it in its record, by name, with their types.
         outer: the scope of the record around it, or None.
         later: the names of the fields behind it; only so that an error can say so.
+        part: what of the path stands for a part of the field: nothing, or ``#then`` and the like.
         counts: whether values have a position: ``"stream"`` (the row), ``"list"`` (the place in its list), or ``""``
             where they have none (an attribute of an entity is the same on every row).
     """
@@ -71,10 +72,11 @@ class Scope:
     outer: Scope | None = None
     later: Mapping[str, Field] | None = None
     counts: str = "stream"
+    part: str = ""
 
     def at(self, suffix: str) -> Scope:
         """The same place, with a path of its own for a part of the field."""
-        return replace(self, path=f"{self.path}{suffix}")
+        return replace(self, path=f"{self.path}{suffix}", part=f"{self.part}{suffix}")
 
     def lookup(self, name: str) -> FieldType:
         """The type of an earlier field, of this record or of one around it.
@@ -350,16 +352,32 @@ def _holds_field(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(_holds_field, value))
 
 
+_PLAIN = (str, bool, int, float, bytes)
+
+
 def plain(value: Any) -> Any:
     """The value as JSON can say it: dates and times as ISO 8601, decimals and UUIDs as text, tuples as lists.
 
     Raises:
         ConfigError: there is no plain form.
     """
-    if value is None or isinstance(value, str | bool | int | float | bytes):
+    if value is None or type(value) in _PLAIN:
         return value
-    if isinstance(value, np.generic):
-        return value.item()
+    # NumPy's own float, an enumeration of texts: they are such values, but their repr is not that of the value.
+    if isinstance(value, str):
+        return str.__str__(value)
+    for kind in (int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, np.datetime64):
+        # Nanoseconds come out as a bare number.
+        time = value.astype("M8[us]").item() if isinstance(value.item(), int) else value.item()
+        if time is None or isinstance(time, dt.date):
+            return plain(time)
+    elif isinstance(value, np.generic) and not isinstance(value, np.timedelta64) and value.item() is not value:
+        return plain(value.item())
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, Decimal | uuid.UUID):
@@ -369,7 +387,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, set | frozenset):
-        return sorted(plain(v) for v in value)
+        try:
+            return sorted(plain(v) for v in value)
+        except TypeError:
+            raise ConfigError(f"a set becomes a list in order, and this one has none: {value!r}") from None
     raise ConfigError(f"a record holds plain values, not {type(value).__name__}: {value!r}")
 
 

@@ -19,9 +19,11 @@ _SIMPLE: dict[Kind, dict[str, Any]] = {
 }
 
 
-def json_schema(schema: Schema) -> dict[str, Any]:
-    """See `Generator.json_schema`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": schema.name, **_object(schema, "")}
+def json_schema(*schemas: Schema) -> dict[str, Any]:
+    """See `Generator.json_schema`; of several schemas, one of which every record has."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": schemas[0].name}
+    objects = [_object(schema, "") for schema in schemas]
+    return {**head, **objects[0]} if len(objects) == 1 else {**head, "anyOf": objects}
 
 
 def _object(schema: Schema, where: str) -> dict[str, Any]:

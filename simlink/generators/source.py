@@ -83,6 +83,17 @@ class Source(ABC):
         """
         raise ConfigError(f"{self.name}: only a generator can be divided among workers")
 
+    def shares(self, n: int, most: int | None = None) -> list[int] | None:
+        """How many rows each of ``n`` shards has (of one that has more than ``most``, at least so many); None where
+        there is no end.
+
+        Raises:
+            ConfigError: as `shard`.
+        """
+        lengths = [self.shard(i, n).length for i in range(n)]
+        known = [length for length in lengths if length is not None]
+        return known if len(known) == n else None
+
     def take(self, n: int) -> Source:
         """The first ``n`` rows as a source of their own; only for what can be divided, see `shard`.
 

@@ -159,7 +159,10 @@ class Codec:
         if isinstance(column, Masked) and node.optional and not node.boxed:
             present: list[Any] = [None] * len(column)
             rows = np.flatnonzero(column.present)
-            cells = self._cells(replace(node, optional=False), column.values.take(rows))
+            inner = column.values.take(rows)
+            # Those that are there may be None once more, but for an array of numbers.
+            sure = isinstance(inner, np.ndarray) and inner.dtype != object
+            cells = self._cells(replace(node, optional=False) if sure else node, inner)
             for row, cell in zip(rows.tolist(), cells, strict=True):
                 present[row] = cell
             return present

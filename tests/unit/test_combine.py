@@ -7,6 +7,7 @@ import itertools
 import json
 import pickle
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import simlink
 from simlink import arrivals, faults, fields
 from simlink.block import Kind
-from simlink.errors import ConfigError, StateError
+from simlink.errors import ConfigError, EncodeError, StateError
 from simlink.generators import catalog
 from simlink.generators.generator import BLOCK_ROWS
 from simlink.generators.record import record
@@ -405,3 +406,53 @@ def test_a_table_has_one_schema():
 def test_what_cannot_be_is_refused_when_it_is_built(make, said):
     with pytest.raises(ConfigError, match=said):
         make()
+
+
+MAYBES = {
+    "chosen": fields.maybe(fields.choice([1.5, None]), 0.5),
+    "twice": fields.maybe(fields.maybe(fields.integer(0, 9), 0.3), 0.3),
+    "inside": fields.maybe(fields.record(a=fields.maybe(fields.choice([1, None]), 0.5)), 0.5),
+    "of a key": fields.maybe(fields.ref("key", fields.choice(["x", None])), 0.5),
+}
+
+
+@pytest.mark.parametrize("field", MAYBES.values(), ids=MAYBES)
+@pytest.mark.parametrize("how", ["alone", "concat", "mix"])
+def test_what_may_be_missing_for_two_reasons_is_a_message(field, how):
+    one = record("a", key=fields.zipf(9), may=field, seed=1)
+    other = record("b", key=fields.zipf(9), seed=2)
+    made = {"alone": one, "concat": simlink.concat(other.take(4_100), one), "mix": simlink.mix((1, one), (1, other))}
+    protobuf = simlink.Protobuf(made[how])
+    bodies = [body for block in made[how].blocks(4_090, 4_200) for body in protobuf.dumps_many(block)]
+    assert protobuf.loads_many(bodies) == made[how][4_090:4_200]
+
+
+def test_records_before_and_after_a_change_are_valid_under_one_json_schema():
+    first = record("r", n=fields.sequence(), old=fields.uuid(), seed=1)
+    evolved = simlink.evolve(simlink.evolve(first, 1, rename={"old": "new"}), 2, add={"more": 1}, widen={"n": float})
+    schema = jsonschema.Draft202012Validator(evolved.json_schema())
+    for row in (0, 4_095, 4_096, 8_191, 8_192):
+        schema.validate(evolved[row])
+    assert not schema.is_valid({**evolved[0], "more": 1})
+    assert schema.schema["title"] == first.json_schema()["title"] == "r"
+
+
+@pytest.mark.parametrize("change", [{"add": ["b"]}, {"rename": {"a": 5}}, {"widen": [("a", float)]}])
+def test_a_change_that_is_none_is_refused(change):
+    with pytest.raises(ConfigError, match="evolve: "):
+        simlink.evolve(record("r", a=fields.sequence()), 1, **change)
+
+
+def test_a_column_of_several_types_is_refused_by_name_where_one_is_needed(tmp_path):
+    mixed = record("r", id=fields.sequence(), what=fields.one_of([1, {"a": 2}]), seed=1)
+    for call in (
+        lambda: mixed.to_arrow(50),
+        lambda: mixed.write(tmp_path / "x.parquet", 50),
+        lambda: mixed.write(tmp_path / "x.arrow", 50),
+    ):
+        with pytest.raises(EncodeError, match="what: a column of Arrow has one type"):
+            call()
+    with pytest.raises(EncodeError, match="one type"):
+        record("r", a=2**80, seed=1).to_arrow(5)
+    with pytest.raises(EncodeError, match="does not hold such a column"):
+        record("r", a=fields.constant({}), seed=1).write(tmp_path / "x.parquet", 5)

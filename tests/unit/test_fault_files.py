@@ -237,6 +237,7 @@ def test_what_is_no_generator_is_not_divided(tmp_path):
     [
         (("--out", "x.parquet", "--faults", "corrupt(0.1)"), "cannot hold corrupt; write ndjson or csv"),
         (("--out", "x.ndjson", "--labels", "x"), "nothing was done to sensors: give faults"),
+        (("--out", "x", "--faults", "drop(0.1)", "--labels", "./x"), "x is the file of the records"),
         (("--out", "x.ndjson", "--faults", "corupt(0.1)"), "no fault 'corupt'; did you mean 'corrupt'"),
     ],
 )

@@ -143,6 +143,21 @@ def test_labels_are_the_whole_difference(chosen):
     assert [body for _, body in sent(source) if body in clean] == expected
 
 
+@pytest.mark.parametrize("chosen", ["drop(1)", "drop(0.9)", "gap(0.0003, length=9000)"])
+def test_labels_from_a_place_on_and_their_number_where_whole_blocks_are_not_sent(chosen):
+    def fresh():
+        return faults.apply(readings(9_000), *faults.parse(chosen))
+
+    every = list(fresh().labels())
+    ends = [values.start for _, values, _ in fresh().stretches()]
+    for start in (*ends, fresh().total()):
+        assert list(fresh().labels(start)) == [label for label in every if label.place >= start]
+    read = fresh()
+    for _ in read.chunks():
+        assert sum(read.injected().values()) == len(every)
+    assert sum(read.injected().values()) == len(every)
+
+
 def test_adding_a_fault_behind_the_others_changes_no_other():
     one = by_fault(readings(20_000) | faults.drop(0.01) | faults.spike(0.01, "value"))
     two = by_fault(readings(20_000) | faults.drop(0.01) | faults.spike(0.01, "value") | faults.hot_key(0.01, "device"))

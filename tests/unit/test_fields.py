@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import math
 import re
 import statistics
@@ -155,6 +156,12 @@ def test_a_weight_of_zero_is_never_drawn():
     assert {"b"} == set(column(fields.choice(a=0, b=1, c=0)))
 
 
+def test_the_keys_of_a_dict_are_options_in_order():
+    named = {"a": 1, "b": 2}
+    assert column(fields.choice(named.keys())) == column(fields.choice(["a", "b"]))
+    assert column(fields.pool(named.values())) == column(fields.pool([1, 2]))
+
+
 def test_finite_sets_are_coded_in_one_pool():
     generator = record("r", seed=1, x=fields.choice(a=1, b=2), y=fields.text("A-##"), z="c")
     first, second = generator.make_block(0), generator.make_block(1)
@@ -189,6 +196,11 @@ def test_zipf_follows_its_law_exactly_over_n_keys():
         (fields.choice, "give options"),
         (lambda: fields.choice("ab"), "give options"),
         (lambda: fields.choice([]), "nothing to choose"),
+        (lambda: fields.choice({"a", "b"}), "give options"),
+        (lambda: fields.choice(5), "give options"),
+        (lambda: fields.pool({"a", "b"}), "a sequence, not set"),
+        (lambda: fields.one_of({"a": 9, "b": 1}), "in a list, not as dict"),
+        (lambda: fields.one_of("ab"), "in a list, not as str"),
         (lambda: fields.choice({"a": 1}, b=1), "not two of them"),
         (lambda: fields.choice(["a"], weights=[1, 2]), "1 values, but 2 weights"),
         (lambda: fields.choice(a=-1, b=2), "weights must be"),
@@ -511,6 +523,21 @@ def test_exact_faker_is_the_same_for_any_slice():
     generator = record("r", seed=1, x=fields.faker("first_name", pool=None, locale="fr_FR"))
     assert generator[0:5000][4090:4100] == generator.with_seed(1)[4090:4100]
     assert generator[0]["x"] != generator[4096]["x"] or generator[1]["x"] != generator[4097]["x"]
+
+
+def test_values_become_those_of_python():
+    class Code(enum.IntEnum):
+        ONE = 1
+
+    given = [np.str_("x"), np.float64(1.5), np.bool_(True), Code.ONE, np.datetime64("2024-01-01"), {3, 1}]
+    given += [np.datetime64("2024-01-01T00:00:00.5", unit) for unit in ("ms", "ns")]
+    row = record("r", {str(i): value for i, value in enumerate(given)}, seed=1)[0]
+    half = "2024-01-01T00:00:00.500000"
+    assert list(row.values()) == ["x", 1.5, True, 1, "2024-01-01", [1, 3], half, half]
+    assert [type(value) for value in row.values()] == [str, float, bool, int, str, list, str, str]
+    for value in ({1, "x"}, np.timedelta64(5, "ns"), np.complex128(1)):
+        with pytest.raises(ConfigError):
+            record("r", a=value)
 
 
 def test_faker_values_become_plain():

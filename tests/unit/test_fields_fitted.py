@@ -125,6 +125,11 @@ def test_moments_are_whole_grains_in_their_range():
     assert column(fields.moment(5, 5, format="us"), 3) == [5_000_000] * 3
 
 
+def after(first, **rest):
+    """A record whose first field is this."""
+    return simlink.record("r", a=first, **rest)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -144,6 +149,20 @@ def test_moments_are_whole_grains_in_their_range():
         (lambda: fields.coupled(fields.uniform(), {"a": 2}), "from -1 to 1"),
         (lambda: fields.coupled(fields.uniform(), {"a": 0.8, "b": 0.7}), "more than 1"),
         (lambda: simlink.record("r", x=fields.coupled(fields.uniform(), {"y": 0.5})), "no earlier field 'y'"),
+        (lambda: fields.coupled(fields.uniform(), ["a"]), "a mapping"),
+        (lambda: fields.coupled(fields.uuid()), "one uniform number"),
+        (lambda: fields.coupled(fields.when("a", 1, fields.uniform())), "one uniform number"),
+        (lambda: after(fields.uniform(), x=fields.coupled(fields.uniform(), {"a": 0.5})), "'a' is not a coupled"),
+        (
+            lambda: after(fields.coupled(fields.uniform()), x={"y": fields.coupled(fields.uniform(), {"a": 0.5})}),
+            "same",
+        ),
+        (
+            lambda: after(
+                fields.coupled(fields.uniform()), x=fields.list(fields.coupled(fields.uniform(), {"a": 0.5}))
+            ),
+            "same record",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_when_it_is_built(make, message):
@@ -183,6 +202,25 @@ def test_a_coupling_reaches_through_conditions_and_nested_records():
     g = simlink.record("r", on=fields.boolean(), x=fields.record(**inner), seed=7)
     rows = [row["x"] for row in g[:10_000] if row["on"]]
     assert spearman([r["price.net"] for r in rows], [r["weight"] for r in rows]) > 0.85
+
+
+@pytest.mark.parametrize("names", [("a#1", "a#2"), ("a.b", "a"), ("\\", "\\\\"), ("a\\", "a\\.b")])
+@pytest.mark.parametrize("outside", ["r", "\\", "x#y.z"])
+def test_a_coupling_knows_fields_by_any_name(names, outside):
+    first, second = names
+    both = {first: fields.coupled(fields.normal()), "alone": fields.coupled(fields.normal())}
+    of_both = {**both, second: fields.coupled(fields.normal(), {first: 0.9})}
+    rows = [row[outside] for row in simlink.record(outside, {outside: fields.record(**of_both)}, seed=7)[:4_000]]
+    columns = {name: [row[name] for row in rows] for name in of_both}
+    assert spearman(columns[first], columns[second]) > 0.8
+    # A number of its own for each.
+    apart = simlink.record("r", {first: both[first], second: fields.coupled(fields.normal())}, seed=7)[:4_000]
+    assert abs(spearman([row[first] for row in apart], [row[second] for row in apart])) < 0.1
+
+
+def test_an_attribute_can_be_coupled_under_a_name_of_its_own():
+    g = simlink.record("r", k=fields.zipf(9), a=fields.ref("k", fields.coupled(fields.normal()), entity="k"), seed=7)
+    assert len({(row["k"], row["a"]) for row in g[:1_000]}) == 9
 
 
 def test_seeking_a_coupled_field_is_scanning_it():

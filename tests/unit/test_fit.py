@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import json
 import math
 import pickle
@@ -233,6 +234,48 @@ def test_a_recording_at_even_steps_with_holes_keeps_its_step():
     assert "at=fields.event_time('2025-01-01T00:00:00+00:00', step=3600.0, format='iso')" in source
 
 
+class Word(enum.StrEnum):
+    YES = "yes"
+    NO = "no"
+
+
+MIDNIGHT = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ([np.float64(i % 7 + 0.5) for i in range(99)], {float}),
+        ([[np.float64(i)] for i in range(30)], {list}),
+        ([np.str_("xy"[i % 2]) for i in range(99)], {str}),
+        ([Word.YES if i % 3 else Word.NO for i in range(99)], {str}),
+        ([np.datetime64("2024-01-01") + np.timedelta64(i, "h") for i in range(9)], {str}),
+        ([np.datetime64("2024-01-01T00:00:00.000000001") + np.timedelta64(i * i, "h") for i in range(9)], {str}),
+        ([MIDNIGHT if i % 3 else "never" for i in range(99)], {str}),
+        ([{} for _ in range(9)], {dict}),
+        ([{} if i % 2 else None for i in range(9)], {dict, type(None)}),
+        ([10**400 if i % 2 else 1 for i in range(9)], {int}),
+        ([2**64, -1] * 9, {int}),
+        ([2**63, -1] * 9, {int}),
+        ([2**63 + i for i in range(9)], {int}),
+        ([0, 10**14], {int}),
+    ],
+)
+def test_a_column_of_any_kind_is_fitted_and_its_source_runs(values, kinds):
+    fitted = simlink.fit([{"a": value, "n": i} for i, value in enumerate(values)], seed=1)
+    again = made_by(fitted.source())
+    assert again[:50] == fitted[:50]
+    assert {type(row["a"]) for row in fitted[:50]} == kinds
+    assert again[10**6 : 10**6 + 2] == fitted[10**6 : 10**6 + 2]
+
+
+def test_few_values_are_as_often_as_they_were_however_large():
+    fitted = simlink.fit([{"a": 2**60 if i % 4 else 5} for i in range(400)], seed=1)
+    found = Counter(row["a"] for row in fitted[:4_000])
+    assert set(found) == {5, 2**60}
+    assert 800 < found[5] < 1_200
+
+
 def test_columns_of_one_name_and_lines_that_do_not_parse_are_told(tmp_path):
     with pytest.raises(ConfigError, match="2 columns have the name '1': rename all but one"):
         simlink.fit(pd.DataFrame([[1, 2], [3, 4]], columns=[1, "1"]))
@@ -259,6 +302,10 @@ def test_columns_of_one_name_and_lines_that_do_not_parse_are_told(tmp_path):
         ([{"a": 1}, {"a": 2}], {"keys": ["b"]}, "no field 'b' for a key"),
         ([{"a": 1}, {"a": 2}], {"columns": ["b"]}, "no field 'b', it has a"),
         ([{"a": 1}, {"a": 2}], {"rows": 0}, "from 1 up"),
+        ([{"a": 1}, {"a": 2}], {"most": "x"}, "from 1 up"),
+        ([{"a": math.nan, "b": i} for i in range(9)], {}, "a holds a number that is not finite"),
+        ([{"a": {"b": [math.inf, i]}} for i in range(9)], {}, "b holds a number that is not finite"),
+        ([{"a": math.nan if i % 2 else "x"} for i in range(9)], {}, "a holds a number that is not finite"),
         (5, {}, "not int"),
     ],
 )

@@ -363,6 +363,7 @@ TAGGED = {"type": "object", "properties": {"k": {"const": "a"}}, "required": ["k
         ({"type": "object", "properties": {}, "patternProperties": {"a": {}}}, "patternProperties"),
         ({"type": "integer", "minimum": 5, "maximum": 4}, "no value keeps"),
         ({"type": "integer", "minimum": 2**31, "format": "int32"}, "reach beyond"),
+        ({"type": "number", "minimum": 1e19, "multipleOf": 0.01}, r"T\.a: its limits are too far from 0"),
         ({"type": "string", "pattern": "("}, "not a regular expression"),
         ({"type": "interger"}, "not JSON's"),
         ({"$ref": "#/$defs/none"}, "names nothing"),

@@ -118,6 +118,17 @@ def test_ndjson_reads_what_json_writes(values, broken):
     assert int(broken) == source.bad_count
 
 
+@pytest.mark.parametrize(
+    "lines", [(b'{"a":1}{"a":2}', b'{"a":'), (b'{"a":1} {"a":2}',), (b'{"a":', b"1}"), (b'{"a":1}\r{"a":2}',)]
+)
+@pytest.mark.parametrize("more", [(), (b"what",)])
+def test_a_line_of_ndjson_is_one_value_whatever_stands_around_it(lines, more):
+    text = b"\n".join([b'{"a":0}', *lines, b"", b" ", *more, b'{"a":9}\r', b""])
+    source = replay(io.BytesIO(text), format="ndjson", on_error="skip")
+    assert list(source) == [{"a": 0}, {"a": 9}]
+    assert [bad.line for bad in source.bad_lines] == [*range(2, 2 + len(lines)), *(4 + len(lines) for _ in more)]
+
+
 def test_gzip_is_opened(tmp_path):
     path = tmp_path / "data.ndjson.gz"
     with gzip.open(path, "wb") as file:

@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simlink.block import Schema
 from simlink.errors import ConfigError
@@ -26,6 +26,9 @@ from simlink.generators.faults.fault import Fault
 from simlink.generators.faults.stretches import Altered, Reader
 from simlink.generators.field import BLOCK_ROWS
 from simlink.generators.source import GeneratorSource, Source, as_source, check_range
+
+if TYPE_CHECKING:
+    from simlink.generators.preview import Preview
 
 __all__ = ["Altered", "FaultySource", "Label", "apply"]
 
@@ -155,6 +158,11 @@ class FaultySource(Source):
             yield stretch, values, marks
             stretch += step
 
+    def stretches(self) -> Iterator[tuple[int, Altered, list[Any]]]:
+        """(its number, its values, what was done as in `stretch`) of every stretch, with its place as the values'
+        ``start``."""
+        return self._stretches(0)
+
     def _read_through(self) -> Iterator[tuple[int, Altered, list[Any]]]:
         reader = Reader(self.base, self.faults)
         stretch = place = 0
@@ -273,9 +281,10 @@ class FaultySource(Source):
         check_range(start, stop, 1)
         return self._labels(start, stop)
 
-    def _labels(self, start: int, stop: int | None) -> Iterator[Label]:
+    def _labels(self, start: int, stop: int | None, first: int = 0) -> Iterator[Label]:
         last = None
-        for _, values, marks in self._stretches(start):
+        # What is dropped at the end of a stretch has the place of what comes after it.
+        for _, values, marks in self._stretches(max(0, start - 1), first):
             for at, row, name, detail in marks:
                 place = values.start + at
                 if place >= start and (stop is None or place < stop):
@@ -295,18 +304,34 @@ class FaultySource(Source):
         What has been made already is not made again."""
         names = self._names()
         sums = Counter(dict.fromkeys(names, 0))
+        done = 0
         with self._lock:
-            done = 0
-            if self.seekable:
-                while done in self._tallies and (count is None or self._start(done + 1) < count):
-                    sums.update(dict(zip(names, self._tallies[done], strict=True)))
-                    done += 1
-                start = self._start(done)
-        if not self.seekable:
-            start = 0
-        for label in self._labels(start, count):
+            while self.seekable and done in self._tallies and (count is None or self._start(done + 1) < count):
+                sums.update(dict(zip(names, self._tallies[done], strict=True)))
+                done += 1
+        for label in self._labels(0, count, done):
             sums[label.fault] += 1
         return dict(sums)
+
+    def preview(self, n: int = 5, *, faulty: bool = False) -> Preview:
+        """The first ``n`` messages as a table, with the place of each in what is sent and what was done to it; rows
+        that are not sent are named at what comes after them. Damage to a body is named, and not shown: it comes with
+        the encoding. Of what is read only once the first 4,096 values are used up by it.
+
+        Args:
+            n: how many.
+            faulty: only those with a fault, of the first million.
+
+        Raises:
+            ConfigError: ``n`` is not an integer from 0 up.
+        """
+        from simlink.generators.faults.shown import preview
+
+        return preview(self, n, faulty)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the first messages, where looking does not use them up."""
+        return self.preview()._repr_html_() if self.seekable else None
 
     def write(
         self,
@@ -353,6 +378,20 @@ class FaultySource(Source):
     def shard(self, i: int, n: int) -> Source:
         return _Part(self, None, 0, 1).shard(i, n)
 
+    def shares(self, n: int, most: int | None = None) -> list[int] | None:
+        return _Part(self, None, 0, 1).shares(n, most)
+
+    def _shares(self, n: int, stop: int | None, most: int | None) -> list[int]:
+        counts = [0] * n
+        stretch = done = 0
+        with self._lock:
+            while not self._shared().ended(stretch) and done != stop and (most is None or min(counts) <= most):
+                end = self._start(stretch + 1)
+                end = end if stop is None else min(end, stop)
+                counts[stretch % n] += end - done
+                stretch, done = stretch + 1, end
+        return counts
+
 
 class _Part(Source):
     """The first messages of a source with faults, or the stretches of one worker."""
@@ -389,6 +428,10 @@ class _Part(Source):
         if not self.whole.seekable or self.n > 1:
             return super().shard(i, n)
         return _Part(self.whole, self.stop, i, n)
+
+    def shares(self, n: int, most: int | None = None) -> list[int] | None:
+        self.shard(0, n)  # refuses what cannot be divided
+        return None if self.endless else self.whole._shares(n, self.stop, most)
 
 
 def apply(source: Any, *faults: Fault, seed: int | None = None) -> FaultySource:

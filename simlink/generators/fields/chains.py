@@ -91,9 +91,10 @@ class Shelves:
     def __call__(self, shelves: Codes, words: seeding.Words) -> Codes:
         """The number of a value of each of these shelves."""
         draws = draws_of(words) + (shelves << _BITS)
-        found: Codes = self._guide[draws >> self._shift]
-        found += self._limits[found] <= draws
-        wrong = np.flatnonzero(self._limits[found] <= draws)
+        # `take` is faster than an index in brackets.
+        found: Codes = self._guide.take(draws >> self._shift)
+        found += self._limits.take(found) <= draws
+        wrong = np.flatnonzero(self._limits.take(found) <= draws)
         if len(wrong):
             found[wrong] = np.searchsorted(self._limits, draws[wrong], side="right")
         return found

@@ -19,13 +19,19 @@ import numpy.typing as npt
 from simlink.errors import ConfigError
 from simlink.generators import portable
 from simlink.generators.field import Bound, Context, Field, Scope, as_field
+from simlink.generators.fields.draws import _Boolean, _Choice, _Integer, _Real, _Zipf
+from simlink.generators.fields.mapped import Mapped, Typed
 from simlink.generators.fields.nesting import step_name
+from simlink.generators.fields.options import _Maybe, _OneOf
+from simlink.generators.fields.quantiles import _Moment, _Quantiles
+from simlink.generators.fields.relations import _When
 from simlink.generators.seeding import Floats, Words
 
 __all__ = ["coupled", "normal_cdf"]
 
 
-_STEP = re.compile(r"(.+)(?<!\\)\.((?:[^.\\]|\\.)*)", re.DOTALL)  # a dot in a name has a backslash before it
+_STEP = re.compile(r"\.(?:[^.\\]|\\.)*", re.DOTALL)  # a dot or a backslash in a name has a backslash before it
+_DRAWN = (_Boolean, _Choice, _Integer, _Moment, _Quantiles, _Real, _Zipf)
 
 
 def coupled(of: Any, weights: Mapping[str, float] | None = None) -> Field:
@@ -37,16 +43,22 @@ def coupled(of: Any, weights: Mapping[str, float] | None = None) -> Field:
     normal numbers: ``price=coupled(quantiles(…), {}), weight=coupled(quantiles(…), {"price": 0.8})``.
 
     The field must be drawn by inversion of one uniform number: `quantiles`, `moment`, `uniform`, `integer`, `normal`,
-    `lognormal`, `zipf`, `boolean`, or `choice` in its values' order. Identical everywhere, as far as that field is.
+    `lognormal`, `zipf`, `boolean`, or `choice` and `pool` in their values' order; also what `map`, ``|`` or `maybe`
+    make of one. Identical everywhere, as far as that field is.
 
     Args:
         of: the field.
         weights: earlier coupled fields of the same record → weight, from -1 to 1; none by default.
 
     Raises:
-        ConfigError: a weight that is not a number, squares that add up to more than 1, a field that is not there.
+        ConfigError: a weight that is not a number, squares that add up to more than 1, a field of another kind, another
+            field that is not there, is not coupled, or is of another record.
     """
     inner = as_field(of)
+    if not isinstance(_within(inner, Mapped, Typed, _Maybe), _DRAWN):
+        raise ConfigError("coupled: only a field that is drawn from one uniform number, such as quantiles or integer")
+    if not isinstance(weights, Mapping | None):
+        raise ConfigError(f"coupled: weights are a mapping field → weight, not {weights!r}")
     chosen = dict(weights or {})
     for name, weight in chosen.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not -1 <= weight <= 1:
@@ -66,14 +78,16 @@ class _Coupled(Field):
         yield from self.weights
 
     def bind(self, scope: Scope) -> Bound:
+        # Inside a `when` the path has the part's name behind it; the others know the field by its own.
+        path, field = scope.path, scope.path.removesuffix(scope.part)
         for name in self.weights:
             scope.lookup(name)
+            if field.endswith("[]") or not _is_coupled((scope.later or {}).get(name)):
+                raise ConfigError(f"{path}: {name!r} is not a coupled field of the same record")
         inner = self.of.bind(scope)
-        # Inside a `when` the path has the part's name behind it; the others know the field by its own.
-        home, name = _STEP.fullmatch(scope.path).groups()  # type: ignore[union-attr]  # every path has a record and a field
-        own = f"{home}.{name.partition('#')[0]}#normal"
+        own = f"{field}#normal"
+        home = field[: [step.start() for step in _STEP.finditer(field)][-1]] if self.weights else ""
         terms = [(f"{home}.{step_name(other)}#normal", weight) for other, weight in self.weights.items()]
-        path = scope.path
 
         def drawn(context: Context) -> Words:
             total = portable.normal_quantile(context.open_uniform(own)) * self.own
@@ -86,6 +100,25 @@ class _Coupled(Field):
             return words
 
         return Bound(inner.type, lambda context: inner.make(_Given(context, path, drawn)))
+
+
+def _within(field: Field, *kinds: type) -> Field:
+    """The field that these are made of."""
+    while isinstance(field, kinds):
+        field = field.of if isinstance(field, _Maybe) else field.field  # type: ignore[attr-defined]  # the kinds have it
+    return field
+
+
+def _is_coupled(field: Field | None) -> bool:
+    """Whether a field draws its own normal number on every row, in whichever part."""
+    if field is None:
+        return False
+    inner = _within(field, Mapped, Typed, _Maybe)
+    if isinstance(inner, _When):
+        return _is_coupled(inner.then) or _is_coupled(inner.otherwise)
+    if isinstance(inner, _OneOf):
+        return any(map(_is_coupled, inner.options))
+    return isinstance(inner, _Coupled)
 
 
 class _Given(Context):

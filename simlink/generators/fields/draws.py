@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -249,9 +249,15 @@ def choice(
         if weights is not None:
             raise ConfigError("choice: a mapping already has its weights as values")
         return _Choice("choice", list(options), list(options.values()))
-    if options is None or isinstance(options, str | bytes):
+    if not _ordered(options):
         raise ConfigError("choice: give options, as choice(view=80, click=20) or choice(['a', 'b'], weights=[1, 2])")
     return _Choice("choice", list(options), weights)
+
+
+def _ordered(values: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether values can be told apart by their place: those of a set stand elsewhere in the next process (the keys of
+    a dict do not)."""
+    return isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping | set | frozenset)
 
 
 def pool(values: Sequence[Any], weights: Sequence[float] | None = None) -> Field:
@@ -261,7 +267,7 @@ def pool(values: Sequence[Any], weights: Sequence[float] | None = None) -> Field
     Raises:
         ConfigError: as `choice`.
     """
-    if isinstance(values, str | bytes | Mapping):
+    if not _ordered(values):
         raise ConfigError(f"pool: values are a sequence, not {type(values).__name__}")
     return _Choice("pool", list(values), weights)
 

@@ -60,7 +60,7 @@ class Nested(Field):
     def bind(self, scope: Scope) -> Bound:
         def inner(name: str, earlier: Mapping[str, FieldType]) -> Scope:
             path = f"{scope.path}.{step_name(name)}"
-            return replace(scope, path=path, earlier=earlier, outer=scope, later=self.fields)
+            return replace(scope, path=path, earlier=earlier, outer=scope, later=self.fields, part="")
 
         bound = bind_fields(self.fields, inner)
         schema = Schema(scope.path.rpartition(".")[2], {n: bound[n].type for n in self.shown})
@@ -103,7 +103,8 @@ class _List(Field):
 
     def bind(self, scope: Scope) -> Bound:
         counts = "list" if scope.counts else ""
-        item = self.of.bind(replace(scope, path=f"{scope.path}[]", counts=counts))
+        part = f"{scope.part}[]" if scope.part else ""
+        item = self.of.bind(replace(scope, path=f"{scope.path}[]", counts=counts, part=part))
         span = self.high - self.low + 1
 
         def make(context: Context) -> Column:

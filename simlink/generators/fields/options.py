@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,8 +54,10 @@ def one_of(options: Sequence[Any], weights: Sequence[float] | None = None) -> Fi
     them are drawn on every row. Identical everywhere, as far as the fields are.
 
     Raises:
-        ConfigError: no fields, or weights as in `choice`.
+        ConfigError: no fields, fields in a mapping, a set or a text, or weights as in `choice`.
     """
+    if isinstance(options, str | bytes | Mapping | set | frozenset) or not isinstance(options, Iterable):
+        raise ConfigError(f"one_of: fields are given in a list, not as {type(options).__name__}")
     made = [as_field(option) for option in options]
     if not made:
         raise ConfigError("one_of: there is nothing to choose from")

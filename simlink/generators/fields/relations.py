@@ -118,7 +118,8 @@ class _Ref(Field):
 
     def _drawn(self, scope: Scope, attribute: Field) -> tuple[FieldType, Callable[[Context, Column], Column]]:
         path = scope.path if self.entity is None else f"entity:{self.entity}"
-        inner = attribute.bind(Scope(scope.seed, path, {}, counts=""))
+        part = scope.part if self.entity is None else ""
+        inner = attribute.bind(Scope(scope.seed, path, {}, counts="", part=part))
         of_pool = PoolMemo(lambda pool: np.array([seeding.hash_value(v) for v in pool.values], np.uint64))
 
         def make(context: Context, keys: Column) -> Column:
@@ -167,7 +168,7 @@ class Indexed(Field):
         one_by_one = ref(self.field, self.attribute).bind(scope)
         if self.count > self.MOST:
             return one_by_one
-        inner = self.attribute.bind(Scope(scope.seed, scope.path, {}, counts=""))
+        inner = self.attribute.bind(Scope(scope.seed, scope.path, {}, counts="", part=scope.part))
         table = lru_cache(maxsize=1)(
             lambda: inner.make(EntityContext(scope.seed, np.arange(self.count, dtype=np.uint64)))
         )

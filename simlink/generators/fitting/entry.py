@@ -68,6 +68,8 @@ def fit(
     """
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise ConfigError(f"fit: rows is a number of records from 1 up, not {rows!r}")
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ConfigError(f"fit: most is a number of different values from 1 up, not {most!r}")
     found, table = read_sample(sample, rows, columns)
     unknown = [key for key in keys if key not in table]
     if unknown:
@@ -126,7 +128,7 @@ def _record(table: Columns, keys: frozenset[str], most: int) -> dict[str, Call]:
         if name in belongs:
             key, lookup = belongs[name]
             calls[name], after[name] = Call("fields.ref", (key, lookup)), key
-        elif None in table[name] and (name in laws or calls[name].name == "fields.record"):
+        elif None in table[name] and any(v is not None for v in table[name]):
             decided = places[name] = presence(name, table, laws)
             if decided:
                 after[name] = decided[0]
@@ -148,6 +150,8 @@ def _record(table: Columns, keys: frozenset[str], most: int) -> dict[str, Call]:
 
 def _nested(records: Sequence[Mapping[str, Any]], most: int) -> Call:
     names = dict.fromkeys(name for record in records for name in record)
+    if not names:
+        return Call("fields.constant", ({},))
     inner = _record({name: [record.get(name) for record in records] for name in names}, frozenset(), most)
     return Call("fields.record", (), inner)
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simlink.errors import ConfigError
+from simlink.generators.field import plain
 from simlink.generators.fitting.calls import Call
 from simlink.generators.fitting.gaps import gaps_law
 
@@ -24,6 +25,8 @@ __all__ = ["FEW", "Law", "canonical", "law_of"]
 FEW = 20
 """Numbers with at most so many different values are categories."""
 _POINTS = 257
+_ROOM = 2**31
+"""Rows that a sequence has to have ahead before it leaves 64 bits; otherwise it is none."""
 _KEY_NAME = re.compile(r"(^|[_\W])(id|key|no|nr|code|uid|sku)$|Id$|ID$", re.IGNORECASE)
 _TIME_NAME = re.compile(r"(^|[_\W])(timestamp|time|ts|date|datetime|at|when)$", re.IGNORECASE)
 _ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?")
@@ -66,6 +69,8 @@ def law_of(name: str, values: Sequence[Any], *, key: bool | None, most: int) -> 
         ConfigError: a number that is not finite, or more different keys or texts than ``most``.
     """
     present = [v for v in values if v is not None]
+    if not all(map(_finite, present)):
+        raise ConfigError(f"fit: {name} holds a number that is not finite")
     kinds = {type(v) for v in present}
     distinct = Counter(map(canonical, present))
     if len(distinct) == 1:
@@ -76,34 +81,43 @@ def law_of(name: str, values: Sequence[Any], *, key: bool | None, most: int) -> 
         order = _order([None if v is None else -float(v) for v in values])
         return Law(Call("fields.boolean", (share,)), numeric=True, category=True, order=order)
     if kinds <= {int, float}:
-        if not all(map(math.isfinite, present)):
-            raise ConfigError(f"fit: {name} holds a number that is not finite")
         return _numbers(name, values, present, key, most, len(distinct))
     if kinds == {dt.datetime}:
         return _times(values, "iso")
     if kinds == {str}:
         return _texts(name, values, present, distinct, most)
-    return _pool(name, present, most)
+    return _pool(name, list(map(plain, present)), most)
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _numbers(name: str, values: Sequence[Any], present: list[Any], key: bool | None, most: int, distinct: int) -> Law:
     whole = all(isinstance(v, int) for v in present)
+    least, greatest = min(present), max(present)
+    beyond = any(isinstance(v, int) and not -(2**63) <= v < 2**64 for v in (least, greatest))
+    if beyond or least < 0 < 2**63 <= greatest:
+        return _pool(name, present, most)  # no integers of 64 bits
     order = _order(values)
     if whole:
         steps = {b - a for a, b in itertools.pairwise(present)}
         if len(steps) == 1 and len(present) == len(values) and 0 not in steps:
-            step = steps.pop()
-            return Law(Call("fields.sequence", (present[0],), {} if step == 1 else {"step": step}))
+            start, step = present[0], steps.pop()
+            if start < 2**63 and -(2**63) <= start + step * _ROOM < 2**63:
+                return Law(Call("fields.sequence", (start,), {} if step == 1 else {"step": step}))
         unit = _unit(present)
         if key is None and _TIME_NAME.search(name) and unit is not None:
             return _times([None if v is None else _instant(v / unit[1]) for v in values], unit[0])
         if key or (key is None and _KEY_NAME.search(name)):
             return _pool(name, present, most)
-        if not -(2**53) <= min(present) <= max(present) <= 2**53:
-            return Law(Call("fields.integer", (min(present), max(present))), True, False, order)
     if distinct <= FEW:
         counts = Counter(present)
         return Law(Call("fields.choice", ({v: counts[v] for v in sorted(counts)},)), True, True, order)
+    if whole and not -(2**53) <= least <= greatest <= 2**53:
+        return Law(Call("fields.integer", (least, greatest)), True, False, order)
     decimals = 0 if whole else _decimals(present)
     grid = np.quantile(np.array(present, np.float64), np.linspace(0, 1, min(_POINTS, len(present))))
     table = [float(v) for v in (grid if decimals is None else np.round(grid, min(decimals + 2, 15)))]

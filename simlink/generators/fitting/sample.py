@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simlink.errors import ConfigError, DecodeError
 from simlink.generators.field import plain
 
@@ -75,6 +77,8 @@ def _of_series(name: str, series: Any) -> list[Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, np.datetime64):
+        value = value.astype("M8[us]").item()
     if isinstance(value, dt.datetime):
         value = value.to_pydatetime() if hasattr(value, "to_pydatetime") else value
         return value if value.tzinfo else value.replace(tzinfo=dt.UTC)

@@ -66,6 +66,9 @@ def write_records(
         from simlink.generators.faults.files import refuse_what_has_no_place
 
         refuse_what_has_no_place(source, kind)
+        same = labels is not None and Path(labels).resolve() == Path(out).resolve()
+        if same and (Path(out).is_file() or not Path(out).exists()):  # two may share a device
+            raise ConfigError(f"labels: {os.fspath(out)} is the file of the records: give another one")
     elif labels is not None:
         raise ConfigError(f"labels: nothing was done to {source.name}: give faults")
     if count is None and source.endless:
@@ -229,7 +232,7 @@ def encode_arrow(chunk: Chunk) -> Any:
     """An Arrow table."""
     import pyarrow as pa
 
-    from simlink.generators.output.frames import _array, _type
+    from simlink.generators.output.frames import _array, _type, looked_at
 
     if not isinstance(chunk, Block):
         try:
@@ -239,7 +242,8 @@ def encode_arrow(chunk: Chunk) -> Any:
     columns = {}
     for name, kind in chunk.schema.fields.items():
         column = chunk.columns[name]
-        columns[name] = pa.array(column.tolist()) if _type(pa, kind) is None else _array(pa, column, kind)
+        looked = _type(pa, kind) is None
+        columns[name] = looked_at(pa, name, column.tolist()) if looked else _array(pa, column, kind)
     return pa.table(columns)
 
 
@@ -272,7 +276,10 @@ def _tables(open_writer: Callable[[Any], Any]) -> Iterator[Callable[[Any], None]
         nonlocal writer, schema
         if writer is None:
             schema = table.schema
-            writer = open_writer(schema)
+            try:
+                writer = open_writer(schema)
+            except pa.ArrowException as error:
+                raise EncodeError(f"this format does not hold such a column: {error}") from error
         try:
             writer.write_table(table.cast(schema))
         except (pa.ArrowException, ValueError) as error:  # ValueError: other names

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simlink.block import Block, Coded, Column, FieldType, Kind, Masked, Ragged, Struct
-from simlink.errors import ConfigError, MissingExtra
+from simlink.errors import ConfigError, EncodeError, MissingExtra
 from simlink.generators.field import as_array
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from simlink.generators.generator import Generator
 
-__all__ = ["arrow_table", "to_arrow", "to_pandas"]
+__all__ = ["arrow_table", "looked_at", "to_arrow", "to_pandas"]
 
 
 def _blocks(generator: Generator, n: int | None) -> list[Block]:
@@ -59,6 +59,7 @@ def arrow_table(blocks: Sequence[Block]) -> pa.Table:
 
     Raises:
         MissingExtra: pyarrow is not installed.
+        EncodeError: a column of values of several types.
     """
     try:
         import pyarrow as pa
@@ -67,12 +68,26 @@ def arrow_table(blocks: Sequence[Block]) -> pa.Table:
     fields = blocks[0].schema.fields
     # Arrow finds the type of ANY by looking, over all rows at once: block by block it could come out differently.
     arrays = {
-        name: pa.array([v for b in blocks for v in b.columns[name].tolist()])
+        name: looked_at(pa, name, [v for b in blocks for v in b.columns[name].tolist()])
         if _type(pa, t) is None
         else pa.chunked_array([_array(pa, b.columns[name], t) for b in blocks], type=_type(pa, t))
         for name, t in fields.items()
     }
     return pa.table(arrays)
+
+
+def looked_at(pa: Any, name: str, values: list[Any]) -> Any:
+    """An Arrow array of values whose type only they tell.
+
+    Raises:
+        EncodeError: they have several.
+    """
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        raise EncodeError(
+            f"{name}: a column of Arrow has one type, and these values have none in common: {error}"
+        ) from error
 
 
 def _type(pa: Any, t: FieldType) -> Any:

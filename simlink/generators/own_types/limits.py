@@ -130,7 +130,14 @@ def number(limits: Limits, path: str) -> Field:
     """Real numbers with three decimals, more where the range is small; from 0 to 1,000 where nothing is said."""
     limits.check(path, "range", "multiple", "places")
     unit, first, last = _grid(limits, path)
-    return (integer(first, last) | partial(_ratio, unit.numerator, unit.denominator)).returns(float)
+    return (_places(first, last, path) | partial(_ratio, unit.numerator, unit.denominator)).returns(float)
+
+
+def _places(first: int, last: int, path: str) -> Field:
+    try:
+        return integer(first, last)
+    except ConfigError:
+        raise refuse(path, "its limits are too far from 0 for so small a step") from None
 
 
 def _grid(limits: Limits, path: str) -> tuple[Fraction, int, int]:
@@ -167,7 +174,7 @@ def decimal_text(limits: Limits, path: str) -> Field:
     if limits.places is None and limits.multiple is None:
         limits.places = 2
     unit, first, last = _grid(limits, path)
-    return integer(first, last).map(partial(_decimal, unit.numerator, unit.denominator), returns=str)
+    return _places(first, last, path).map(partial(_decimal, unit.numerator, unit.denominator), returns=str)
 
 
 def words(limits: Limits, path: str) -> Field:
