@@ -184,8 +184,11 @@ class Engine:
         finally:
             self._reap(self._clock(), everything=True)
             self.ended = True
-            if self._show is not None and self._started is not None:
-                self._tell(self._clock(), done=True)
+            try:
+                if self._show is not None and self._started is not None:
+                    self._tell(self._clock(), done=True)
+            except BaseException as error:
+                self.error = self.error or error
 
     def _connect(self) -> None:
         """Wait for a peer before the schedule starts, so that the wait is nobody's lag."""
@@ -221,7 +224,8 @@ class Engine:
         while not self._stop.is_set():
             ring.prepare()
             if not ring.check():
-                break
+                # No more records: there is nothing to wait for, whatever the duration.
+                return
             asked = min(ring.rows, max(self._load, ring.hurry))
             inside = pacer.load(asked)
             while pacer.left and not self._stop.is_set():
@@ -429,7 +433,12 @@ class Engine:
     def _tell(self, now: float, *, done: bool = False) -> None:
         assert self._show is not None
         self._told = now
-        self._show(self.progress(now, done=done))
+        try:
+            self._show(self.progress(now, done=done))
+        except BaseException:
+            # That ends the run; whoever cannot be told is told no more.
+            self._show = None
+            raise
 
     def progress(self, now: float | None = None, *, done: bool = False, peek: bool = False) -> Progress:
         """How far it is; to ``peek`` leaves no point in the history of the rate."""
@@ -456,6 +465,10 @@ class Engine:
     def latencies(self) -> tuple[Latencies, Latencies]:
         """Send lag and confirm latency."""
         return self._lag, self._latency
+
+    def span(self) -> tuple[float, float] | None:
+        """When the first message was due, and when the last one had gone out; None before that."""
+        return None if self._first_due is None else (self._first_due, self._last_sent)
 
     def report(self) -> Report:
         """What it did so far."""

@@ -9,7 +9,7 @@ import weakref
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from simlink.errors import SendTimeout
+from simlink.errors import SendTimeout, StateError
 
 if TYPE_CHECKING:
     from simlink.running.engine import Engine
@@ -60,6 +60,9 @@ class Job:
     def stop(self, *, drain: bool = True, timeout: float | None = 30.0) -> Report:
         """Make no more records, wait for what is out, and report. Idempotent.
 
+        From within the job (its source, or the function that is told of progress) it does not wait, and gives the
+        report so far.
+
         Args:
             drain: False does not wait for receipts: what has none is reported as unknown.
             timeout: seconds to wait for the end; None waits for ever.
@@ -71,14 +74,19 @@ class Job:
         if self.running:
             self._drain = drain
             self._engine.stop()
+        if self._thread is threading.current_thread():
+            return self.report
         return self.wait(timeout)
 
     def wait(self, timeout: float | None = 30.0) -> Report:
         """Wait for its own end.
 
         Raises:
-            SendTimeout: it goes on after ``timeout`` seconds (None waits for ever). Otherwise as `stop`.
+            SendTimeout: it goes on after ``timeout`` seconds (None waits for ever). StateError: it is the job itself
+                that would wait. Otherwise as `stop`.
         """
+        if self._thread is threading.current_thread():
+            raise StateError("a job cannot wait for its own end")
         if not self._ended.wait(timeout):
             raise SendTimeout(f"{self} goes on after {timeout:g} s", url=self._engine.channel.url, retryable=True)
         self._thread.join()

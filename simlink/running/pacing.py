@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LAG_BOUND", "OVERDUE", "Due", "Pacer", "Striped", "held"]
+__all__ = ["LAG_BOUND", "MOST_BEHIND", "OVERDUE", "Due", "Pacer", "Striped", "held"]
 
 Seconds = npt.NDArray[np.float64]
 
 OVERDUE = 0.1
 """Seconds behind its due time from which ``on_overload="drop"`` skips a row."""
+MOST_BEHIND = 1 << 32
+"""Of the rows that a run was behind at its end no more are counted."""
 LAG_BOUND = 0.05
 """Seconds: a run whose own send lag has its 99th percentile above this did not hold the rate, and is not valid."""
 
@@ -37,13 +40,29 @@ class Due(Protocol):
 
 
 class Striped:
-    """Worker ``i``'s part of a schedule that ``n`` workers share: every n-th arrival, from the i-th on."""
+    """Worker ``i``'s part of a schedule that ``n`` workers share: dealt out in turns, arrival by arrival. Who has sent
+    all its rows is passed over: the others have its turns.
 
-    def __init__(self, whole: Due, i: int, n: int) -> None:
+    Args:
+        rows: how many each worker has; None where they have no end.
+    """
+
+    def __init__(self, whole: Due, i: int, n: int, rows: Sequence[int] | None = None) -> None:
         self.whole, self.i, self.n = whole, i, n
+        self.rows = None if rows is None else tuple(rows)
 
     def due(self, start: int, stop: int) -> Seconds:
-        return self.whole.due(start * self.n, stop * self.n)[self.i :: self.n]
+        if self.rows is None or stop <= min(self.rows):
+            return self.whole.due(start * self.n, stop * self.n)[self.i :: self.n]
+        row = np.arange(start, stop)
+        # Before row r of worker i, worker j has had r turns (one more if it comes before i), or as many as it has rows.
+        turns = np.zeros(len(row), np.int64)
+        for j, rows in enumerate(self.rows):
+            turns += np.minimum(row + (j < self.i), rows)
+        first = int(turns[0]) if len(turns) else 0
+        due = self.whole.due(first, int(turns[-1]) + 1 if len(turns) else first)
+        there: Seconds = due[turns[turns - first < len(due)] - first]
+        return there
 
 
 class Pacer:
@@ -154,17 +173,24 @@ class Pacer:
         return skipped, count
 
     def behind(self, total: int | None) -> int:
-        """How many rows are due within the duration and have not gone out, of ``total`` at most."""
-        position, last = self.position, math.inf if total is None else total
-        count = 0
-        while position < last:
-            due = self.arrivals.due(position, int(min(position + 65_536, last)))
-            inside = int(np.searchsorted(due, self._duration - self._shift, side="left"))
-            count += inside
-            if inside < 65_536:
-                break
-            position += inside
-        return count
+        """How many rows are due within the duration and have not gone out, of ``total`` and `MOST_BEHIND` at most.
+        They are not looked at one by one: of a rate that nobody holds there is no end of them."""
+        limit = self._duration - self._shift
+        low = self.position
+        most = low + MOST_BEHIND if total is None else max(low, min(total, low + MOST_BEHIND))
+
+        def early(row: int) -> bool:
+            due = self.arrivals.due(row, min(row + 1, most))
+            return len(due) > 0 and float(due[0]) < limit
+
+        step = 1
+        while early(low + step - 1):
+            low, step = low + step, step * 2
+        high = min(low + step - 1, most)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if early(middle) else (low, middle)
+        return low - self.position
 
     def due_of(self, first: int, count: int) -> Seconds | float:
         """The due times of loaded rows on the clock; one number where they are the same."""
@@ -181,6 +207,8 @@ class Pacer:
         self.stalled += seconds
         if self._block:
             self._shift += seconds
+            # What is due behind the duration now is no part of the run any more.
+            del self._times[bisect_left(self._times, self._duration - self._shift, self.position - self._first) :]
         else:
             self._excused += seconds
 

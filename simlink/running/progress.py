@@ -139,6 +139,10 @@ class Table:
         self._shown = 0.0
 
     def __call__(self, progress: Progress) -> None:
+        with suppress(OSError):  # as in `Lines`
+            self._draw(progress)
+
+    def _draw(self, progress: Progress) -> None:
         from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -185,6 +189,10 @@ class Bar:
         self._task: Any = None
 
     def __call__(self, progress: Progress) -> None:
+        with suppress(OSError):  # as in `Lines`
+            self._draw(progress)
+
+    def _draw(self, progress: Progress) -> None:
         if self._task is None:
             self._task = self._rich.add_task(progress.source, total=None, figures="")
             self._rich.start()

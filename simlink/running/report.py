@@ -48,7 +48,8 @@ class Report(Sheet):
             far, and how many it has said nothing of.
         resent: messages that were submitted again after an outcome that left it open whether they were there.
         dropped: rows that ``on_overload="drop"`` skipped.
-        behind: rows that were due within ``duration`` and were not sent, because the run was too far behind.
+        behind: rows that were due within ``duration`` and were not sent, because the run was too far behind; counted
+            up to 2**32.
         backfilled: with ``since`` in the past: messages that went out before the run had caught up.
         seconds: from the first hand-over to the last receipt.
         rate: messages a second: unpaced, ``sent / seconds``; paced, over the gaps from when the first was due to
@@ -69,7 +70,8 @@ class Report(Sheet):
         interrupted: stopped by a signal or by `Job.stop` before its end.
         running: it goes on.
         error: the message of the error that ended it, None where none did.
-        workers: how many processes sent.
+        workers: how many processes sent. Of one that was killed its last word counts, at most 0.1 s before; what was
+            open then is unknown.
         endpoints: of a channel over several, what each was given by it: the name → ``sent``, ``in_flight`` (not
             settled), ``moved`` (taken back, to go elsewhere), ``state`` and ``why``. None for one endpoint.
     """

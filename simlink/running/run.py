@@ -65,7 +65,8 @@ def run(
         channel: a channel, or the URL of a queue, which is then opened and closed (brokerless: once everything is
             settled, or after the channel's ``close_timeout``).
         count: this many records at most; needed, or ``duration``, where the source has no end.
-        duration: seconds. Paced: the records that are due within them.
+        duration: seconds. Paced: the records that are due within them. A source that ends, or ``count``, ends the run
+            before.
         rate: records a second, evenly; fractions are fine.
         arrivals: another schedule, as `simlink.arrivals.poisson`; one without a seed gets the source's.
         speed: a replay with its recorded gaps, this many times as fast; with ``arrivals``, the whole schedule plays so

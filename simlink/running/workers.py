@@ -17,8 +17,8 @@ from simlink.errors import ConfigError, MissingExtra, SendError, SimlinkError
 from simlink.generators.output.processes import UNGUARDED, begin
 from simlink.generators.source import as_source
 from simlink.ledger.latency import Latencies
-from simlink.running.pacing import Striped, held
-from simlink.running.progress import Meter, Progress, Show, chosen
+from simlink.running.pacing import MOST_BEHIND, Striped, held
+from simlink.running.progress import Meter, Progress, Show, Table, Watch, chosen
 from simlink.running.report import Report
 from simlink.running.run import Instant, check_options, is_endless, prepare, schedule_of, since_of
 from simlink.running.signals import Interrupted, interruptible
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["run_workers"]
 
 _READY = 60.0
+_REPORT = 0.9
+"""Seconds between two reports of a worker, where they are shown while it runs."""
 _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 _SUMS = (
     *(
@@ -71,8 +73,8 @@ def run_workers(
     serializer: Serializer | None = None,
 ) -> Report:
     """As `run` to a URL, in ``workers`` processes. They begin together; a schedule is dealt out to them arrival by
-    arrival. Only a generator can be divided. The report is that of all: its counts are sums, its percentiles are over
-    the messages of all.
+    arrival, among those that have records left. Only a generator can be divided. The report is that of all: its counts
+    are sums, its percentiles are over the messages of all.
 
     Raises:
         ConfigError: also where the source cannot be divided or handed to another process, or the transport does not
@@ -87,6 +89,7 @@ def run_workers(
     total = whole.length if count is None else count if whole.length is None else min(count, whole.length)
     part = whole if count is None else whole.take(count)
     masked = _check_transport(url, topic=topic)
+    begun = since_of(since, schedule)
     options = {
         "duration": duration,
         "key": key,
@@ -96,29 +99,60 @@ def run_workers(
         "topic": topic,
         "serializer": serializer,
         "asked_rate": None,
-        "since": since_of(since, schedule),
+        "since": begun,
     }
-    team = _Team(workers)
+    shares = None
+    if schedule is not None:
+        ahead = 0.0 if begun is None else max(0.0, time.time() - begun)
+        shares = part.shares(workers, None if duration is None else _due_within(schedule, ahead + duration))
+    blank = Report(**_NOTHING, source=whole.name, url=masked, seed=whole.seed, asked_rate=rate, workers=workers)
+    team = _Team(workers, blank, paced=schedule is not None)
+    # What is shown while it runs has its percentiles, where somebody looks at them.
+    options["reports"] = isinstance(show, Watch | Table)
     with ExitStack() as stack:
         stack.callback(team.close)
         stack.enter_context(interruptible(team.interrupt))
         for i in range(workers):
-            due = None if schedule is None else Striped(schedule, i, workers)
+            due = None if schedule is None else Striped(schedule, i, workers, shares)
             team.start(i, part.shard(i, workers), url, due, options)
-        team.follow(show, whole.name, masked, total, duration)
+        team.follow(show, total, duration)
     error: SimlinkError | None = None
     if team.errors:
         config, message = team.errors[0]
         error = ConfigError(message) if config else SendError(message, url=masked)
         if not team.reported:
             raise error
-    report = replace(team.report(paced=schedule is not None), asked_rate=rate)
+    report = team.report()
     if error is not None:
         error.report = report  # type: ignore[attr-defined]  # every exception has room for it
         raise error
     if team.signal is not None:
         raise Interrupted(team.signal, report)
     return report
+
+
+_COUNTS = ("sent", "confirmed", "failed", "unknown", "dropped")
+_Told = tuple[Report, int, tuple[float, float] | None, Latencies, Latencies]
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(_SUMS, 0),
+    "producer": (),
+    "seconds": 0.0,
+    "rate": 0.0,
+    "stall_seconds": 0.0,
+    "valid": True,
+    "send_lag_ms": None,
+    "latency_ms": None,
+    "negative_gaps": 0,
+}
+"""The report of a run that has not begun."""
+
+
+def _due_within(schedule: Arrivals, seconds: float) -> int:
+    """At least as many as are due within them."""
+    count = 1
+    while count < MOST_BEHIND and len(due := schedule.due(count, count + 1)) and float(due[0]) <= seconds:
+        count *= 2
+    return count
 
 
 def _endpoints(reports: Sequence[Report]) -> dict[str, dict[str, Any]] | None:
@@ -145,14 +179,17 @@ _topic = topic
 class _Team:
     """The processes, and what they say."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, blank: Report, *, paced: bool) -> None:
+        self._blank = blank
+        self._paced = paced
         self._context = multiprocessing.get_context("spawn")
         self._barrier = self._context.Barrier(workers)
         self._processes: list[Any] = []
         self._pipes: dict[Connection, int] = {}
         self._heard: set[int] = set()
         self._counts: dict[int, tuple[int, int, int, int, int]] = {}
-        self._finals: list[tuple[Report, int, Latencies, Latencies]] = []
+        self._told: dict[int, _Told] = {}
+        self._ended: set[int] = set()
         self.errors: list[tuple[bool, str]] = []
         self.signal: int | None = None
 
@@ -184,7 +221,7 @@ class _Team:
         for process in self._processes:
             process.terminate()
 
-    def follow(self, show: Show | None, name: str, url: str, total: int | None, limit: float | None) -> None:
+    def follow(self, show: Show | None, total: int | None, limit: float | None) -> None:
         """Read what they say until all have ended."""
         meter = Meter()
         started = time.monotonic()
@@ -201,8 +238,8 @@ class _Team:
                 sent, confirmed, failed, unknown, dropped = sums
                 show(
                     Progress(
-                        source=name,
-                        url=url,
+                        source=self._blank.source,
+                        url=self._blank.url,
                         sent=sent,
                         confirmed=confirmed,
                         failed=failed,
@@ -212,7 +249,7 @@ class _Team:
                         seconds=now - started,
                         limit=limit,
                         rate=meter.add(now, sent),
-                        report=lambda: self.report(paced=False),
+                        report=self.report,
                         done=over,
                     )
                 )
@@ -234,10 +271,12 @@ class _Team:
         self._heard.add(i)
         if what == "counts":
             self._counts[i] = value
-        elif what == "final":
+        elif what in ("so far", "final"):
             report = value[0]
             self._counts[i] = (report.sent, report.confirmed, report.failed, report.unknown, report.dropped)
-            self._finals.append(value)
+            self._told[i] = value
+            if what == "final":
+                self._ended.add(i)
         else:
             config, message = value
             self.errors.append((config, f"worker {i}: {message}"))
@@ -245,32 +284,45 @@ class _Team:
     @property
     def reported(self) -> bool:
         """Whether any of them has come to its end."""
-        return bool(self._finals)
+        return bool(self._ended)
 
-    def report(self, *, paced: bool) -> Report:
-        """Of all that have ended."""
-        if not self._finals:
-            raise SendError("no worker has reported")
-        reports = [final[0] for final in self._finals]
-        late = sum(final[1] for final in self._finals)
-        lag = Latencies.merged([final[2] for final in self._finals])
-        latency = Latencies.merged([final[3] for final in self._finals])
-        seconds = max(r.seconds for r in reports)
+    def report(self) -> Report:
+        """Of all: of those that have not reported (yet, or never: one was killed) what they have told of last."""
+        told = list(self._told.values())
+        reports = [known[0] for known in told] or [self._blank]
+        lag = Latencies.merged([known[3] for known in told])
+        latency = Latencies.merged([known[4] for known in told])
+        sums: dict[str, Any] = {name: sum(getattr(r, name) for r in reports) for name in _SUMS}
+        for i, counts in self._counts.items():
+            # Counts come more often than reports.
+            then = self._told[i][0] if i in self._told else self._blank
+            sums |= {name: sums[name] + n - getattr(then, name) for name, n in zip(_COUNTS, counts, strict=True)}
+        running = bool(self._pipes)
+        if not running:
+            # At the end, what nobody said anything of may be there or not: a worker that was killed had sent it.
+            sums["unknown"] = sums["sent"] - sums["confirmed"] - sums["failed"]
+        # On one machine the monotonic clock is the same for all.
+        spans = [known[2] for known in told if known[2] is not None]
+        span = max(last for _, last in spans) - min(first for first, _ in spans) if spans else 0.0
         sent = sum(r.sent for r in reports)
-        first = reports[0]
+        seconds = max(r.seconds for r in reports)
+        rate = (sent - 1) / span if self._paced and sent > 1 and span > 0 else sent / seconds if seconds else 0.0
+        own = next((r.error for r in reports if r.error is not None), None)
         return replace(
-            first,
-            **{name: sum(getattr(r, name) for r in reports) for name in _SUMS},
-            producer=tuple(str(r.producer) for r in reports),
+            reports[0],
+            **sums,
+            producer=tuple(str(r.producer) for r in reports) if told else (),
             seconds=seconds,
-            rate=round(sum(r.rate for r in reports) if paced else sent / seconds if seconds > 0 else 0.0, 3),
-            valid=held(late, lag.count),
+            rate=round(rate, 3),
+            asked_rate=self._blank.asked_rate,
+            valid=held(sum(known[1] for known in told), lag.count),
             send_lag_ms=lag.as_ms(),
             latency_ms=latency.as_ms(),
             negative_gaps=max(r.negative_gaps for r in reports),
             endpoints=_endpoints(reports),
             interrupted=any(r.interrupted for r in reports),
-            error=next((r.error for r in reports if r.error is not None), None),
+            running=running,
+            error=self.errors[0][1] if self.errors else own,
             workers=len(self._processes),
         )
 
@@ -296,12 +348,22 @@ def _work(
     # Ctrl-C reaches the whole process group; the parent alone decides, and tells with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    reported = 0.0
+
     def tell(progress: Progress) -> None:
+        nonlocal reported
         counts = (progress.sent, progress.confirmed, progress.failed, progress.unknown, progress.dropped)
         pipe.send(("counts", counts))
+        if reports and progress.seconds - reported >= _REPORT:
+            reported = progress.seconds
+            pipe.send(("so far", so_far()))
+
+    def so_far() -> _Told:
+        return engine.report(), engine.own_late, engine.span(), *engine.latencies()
 
     with pipe, suppress(BrokenPipeError):
         try:
+            reports = options.pop("reports")
             engine = prepare(source, url, count=None, due=due, progress=tell, **options)
         except SimlinkError as error:
             barrier.abort()
@@ -316,7 +378,7 @@ def _work(
             config = isinstance(engine.error, ConfigError | MissingExtra)
             if not isinstance(engine.error, threading.BrokenBarrierError):
                 pipe.send(("error", (config, str(engine.error) or type(engine.error).__name__)))
-        pipe.send(("final", (engine.report(), engine.own_late, *engine.latencies())))
+        pipe.send(("final", so_far()))
 
 
 def _together(barrier: Any) -> None:

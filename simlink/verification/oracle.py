@@ -47,13 +47,17 @@ class Oracle:
         first, last = int(rows[0]), int(rows[-1])
         base = first // _BLOCK
         if last - first == len(rows) - 1 and base == last // _BLOCK and bool((np.diff(rows) == 1).all()):
-            return self.block(base)[first - base * _BLOCK : last + 1 - base * _BLOCK]
+            here = self.block(base)
+            self._check(last, here)
+            return here[first - base * _BLOCK : last + 1 - base * _BLOCK]
         out: list[bytes] = []
-        block, here = -1, []
+        block = -1
+        here = []
         for row in rows.tolist():
             if row >> 12 != block:
                 block = row >> 12
                 here = self.block(block)
+            self._check(row, here)
             out.append(here[row & (_BLOCK - 1)])
         return out
 
@@ -72,14 +76,24 @@ class Oracle:
                 self._nbytes -= self._kept.popitem(last=False)[1][1]
             if number == k:
                 return bodies
-        raise ConfigError(f"{self._source.name} has no row {k * _BLOCK}: it ended before; give the count that was sent")
+        raise self._ended(k * _BLOCK)
 
     def values(self, k: int) -> Chunk:
         """The rows ``4096 k …`` as the source makes them."""
         for number, values in self._made(k):
             if number == k:
-                return _joined(values)
-        raise ConfigError(f"{self._source.name} has no row {k * _BLOCK}: it ended before; give the count that was sent")
+                here = _joined(values)
+                self._check(min(self._count, (k + 1) * _BLOCK) - 1, here)
+                return here
+        raise self._ended(k * _BLOCK)
+
+    def _check(self, row: int, here: Chunk | list[bytes]) -> None:
+        """Whether a row is in its block; nobody knows how long a source is that is read."""
+        if row % _BLOCK >= len(here):
+            raise self._ended(row - row % _BLOCK + len(here))
+
+    def _ended(self, row: int) -> ConfigError:
+        return ConfigError(f"{self._source.name} has no row {row}: it ended before; give the count that was sent")
 
     def _encoded(self, chunks: list[Chunk]) -> list[bytes]:
         parts = [

@@ -65,12 +65,15 @@ def verify(
 
     Raises:
         ConfigError: no count for an endless source; an ``on`` field that is not there, or whose values repeat;
-            what is no receiver; invariants of several senders, or of a source with faults, which break them on purpose.
+            what is no receiver or no timeout; invariants of several senders, or of a source with faults, which break
+            them on purpose.
         NotSupported: the transport carries no identity, and ``on`` is not given.
         StateError, ConfigError: the source has been read, and cannot be made again, or it ends before ``count``.
         ReceiveError and its kind: the receiving end broke.
     """
     receivers = _each(receiver)
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0):
+        raise ConfigError(f"timeout is a number of seconds, or None to wait for ever, not {timeout!r}")
     verifier = Verifier(receivers, source, count=count, on=on, senders=senders, invariants=invariants)
     if verifier.complete:
         return verifier.result()
@@ -313,7 +316,9 @@ class Verifier:
             missing = tuple(islice(self._rows.missing(self.count), _SHOWN))
         else:
             there = sorted((a.rows.below(self.count) for a in ledger.accounts.values()), reverse=True)
-            unique, duplicated = sum(there), ledger.duplicated
+            unique = sum(there)
+            # Whatever came of the expected rows and not for the first time; not what came twice beyond them.
+            duplicated = ledger.received - self._unexpected - self._beyond - unique
             lost = self.count * self.senders - sum(there[: self.senders])
             gaps: Iterator[int] = (row for a in ledger.accounts.values() for row in a.rows.missing(self.count))
             missing = tuple(islice(gaps, _SHOWN))

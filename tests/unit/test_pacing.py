@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,6 +86,20 @@ def test_a_duration_ends_before_the_first_row_that_is_due_at_its_end():
     assert p.left == 2
 
 
+def test_a_stall_moves_what_is_loaded_out_of_the_duration():
+    p = pacer(0.0, 0.125, 0.25, 0.375, on_overload="block", duration=0.4375)
+    assert p.release(100.0, 10) == (0, 1)
+    p.waited(0.125)
+    assert p.left == 2
+    assert p.release(100.375, 10) == (0, 2)
+    p.waited(0.125)
+    assert p.left == 0
+    # Those that were released have their times all the same.
+    assert np.asarray(p.due_of(1, 2)).tolist() == [100.375, 100.5]
+    assert p.load(10) == 0
+    assert p.behind(None) == 0
+
+
 def test_what_the_duration_left_undone_is_counted():
     p = Pacer(arrivals.constant(1000), duration=2.0)
     p.begin(0.0)
@@ -91,6 +107,32 @@ def test_what_the_duration_left_undone_is_counted():
     p.release(3.0, 60)
     assert p.behind(None) == 1940
     assert p.behind(500) == 440
+
+
+@pytest.mark.parametrize("policy", ["lag", "block"])
+@given(
+    due=st.lists(st.integers(0, 40), min_size=1, max_size=60).map(sorted),
+    gone=st.integers(0, 60),
+    duration=st.integers(1, 45),
+    total=st.none() | st.integers(0, 70),
+    stall=st.integers(0, 9),
+)
+@settings(deadline=None)
+def test_what_is_behind_is_what_is_due_and_not_gone(policy, due, gone, duration, total, stall):
+    p = pacer(*due, on_overload=policy, duration=float(duration))
+    p.release(1_000.0, gone)
+    p.waited(float(stall))
+    late = stall if policy == "block" else 0
+    rest = due[p.position : total]
+    assert p.behind(total) == sum(d + late < duration for d in rest)
+
+
+def test_what_nobody_can_hold_is_not_counted_row_by_row():
+    p = Pacer(arrivals.constant(1e300), duration=1.0)
+    p.begin(0.0)
+    assert p.behind(None) == 1 << 32
+    assert p.behind(10_000_000_000_000) == 1 << 32
+    assert p.behind(70_000) == 70_000
 
 
 def test_a_schedule_that_steps_back_means_at_once():
@@ -125,6 +167,24 @@ def test_striped_workers_share_every_arrival(n, start, length):
     parts = [Striped(whole, i, n).due(start, start + length) for i in range(n)]
     mixed = np.stack(parts, axis=1).reshape(-1) if length else np.empty(0)
     assert whole.due(start * n, (start + length) * n).tolist() == mixed.tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(1, 9), st.integers(1, 200))
+def test_who_has_sent_all_its_rows_is_passed_over(rows, size, length):
+    n = len(rows)
+    whole = arrivals.from_timestamps([float(i) for i in range(length)])
+    parts = [Striped(whole, i, n, rows) for i in range(n)]
+    dealt = [
+        [float(d) for at in range(0, rows[i], size) for d in part.due(at, min(at + size, rows[i]))]
+        for i, part in enumerate(parts)
+    ]
+    assert sorted(d for part in dealt for d in part) == [float(i) for i in range(min(sum(rows), length))]
+    assert all(a < b for part in dealt for a, b in pairwise(part))
+    # In turns: who has rows left has had as many as anybody else, or one less.
+    for due in range(min(sum(rows), length)):
+        had = [sum(d <= due for d in part) for part in dealt]
+        assert all(had[i] >= max(had) - 1 for i in range(n) if had[i] < rows[i])
 
 
 @settings(deadline=None)

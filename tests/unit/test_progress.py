@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import simlink
-from simlink.running.progress import Lines, Progress, chosen
+from simlink.running.progress import Bar, Lines, Progress, Table, chosen, watching
 
 
 def at(seconds, *, done=False):
@@ -65,3 +65,17 @@ def test_a_run_goes_on_where_nobody_can_be_told(monkeypatch, stream):
     with simlink.queue("memory://progress") as channel, channel.receiver() as receiver:
         report = simlink.run([1, 2, 3], channel, progress=Lines(every=0.0))
         assert (report.confirmed, receiver.take(3)) == (3, [1, 2, 3])
+
+
+class Gone(Full):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("make", [lambda: chosen(True), watching])
+def test_a_run_goes_on_where_the_terminal_has_gone(monkeypatch, make):
+    monkeypatch.setattr(sys, "stderr", Gone())
+    show = make()
+    assert isinstance(show, Bar | Table)
+    report = simlink.run([1, 2, 3], "memory://gone", progress=show)
+    assert (report.sent, report.error) == (3, None)

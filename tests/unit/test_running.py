@@ -468,3 +468,54 @@ def test_a_schedule_plays_faster(url, numbers):
     assert [round((d - due[0]) * 1e6) for d in due] == pytest.approx([s - stamps[0] for s in stamps], abs=2)
     with pytest.raises(simlink.ConfigError, match="two paces"):
         simlink.run(numbers, url, count=1, rate=1, speed=2, progress=False)
+
+
+@pytest.mark.parametrize("source", [lambda numbers: numbers.take(20), lambda _: [{"n": i} for i in range(20)]])
+@pytest.mark.parametrize("count", [None, 10])
+def test_a_paced_run_is_over_when_there_are_no_more_records(url, numbers, source, count):
+    # An hour would be noticed.
+    report = simlink.run(source(numbers), url, count=count, rate=1_000, duration=3_600, progress=False)
+    assert (report.sent, report.behind) == (count or 20, 0)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_an_error_of_who_is_told_of_progress_ends_the_run_with_its_report(url, numbers, first):
+    told = []
+
+    def show(progress):
+        told.append(progress)
+        if first or progress.done:
+            raise LookupError("cannot show that")
+
+    with pytest.raises(LookupError, match="cannot show that") as raised:
+        simlink.run(numbers, url, rate=1_000, duration=0.3, progress=show)
+    assert raised.value.report.error == "cannot show that"
+    assert [p.done for p in told] == ([False] if first else [*[False] * (len(told) - 1), True])
+
+
+def test_an_error_of_who_is_told_of_progress_comes_out_of_a_job(url, numbers):
+    def show(_):
+        raise LookupError("cannot show that")
+
+    # An exception that left the thread would be a warning, and so an error of this test.
+    job = simlink.start(numbers, url, rate=1_000, progress=show)
+    with pytest.raises(LookupError, match="cannot show that"):
+        job.wait()
+
+
+def test_a_job_is_stopped_from_within(url, numbers):
+    known = threading.Event()
+
+    def show(progress):
+        known.wait()
+        if progress.sent:
+            reports.append(job.stop())
+            with pytest.raises(simlink.StateError, match="cannot wait for its own end"):
+                job.wait()
+
+    reports = []
+    job = simlink.start(numbers, url, rate=1_000, progress=show)
+    known.set()
+    report = job.wait()
+    assert reports[0].running
+    assert (report.running, report.interrupted, report.error) == (False, True, None)

@@ -188,6 +188,15 @@ def test_two_senders_each_owe_everything(channel, orders):
     assert verified(channel, orders, senders=2).ok
 
 
+@pytest.mark.parametrize("producers", [(A,), (A, B)])
+def test_a_message_is_counted_once(channel, orders, producers):
+    for producer in producers:
+        send(channel, orders, [0, 1, 1, 2, 12, 12], producer=producer)
+    found = verified(channel, orders, senders=len(producers))
+    n = len(producers)
+    assert (found.received, found.unique, found.duplicated, found.beyond) == (6 * n, 3 * n, n, 2 * n)
+
+
 def test_workers_of_one_run_are_one_sender(channel, orders):
     send(channel, orders, range(5), producer=A)
     send(channel, orders, range(5, 10), producer=B)
@@ -317,3 +326,18 @@ def test_the_fields_that_differ_are_named(channel):
     assert "row 1: at.x is 2 instead of 1, at.tags.1 is missing instead of 'b', more is None" in str(found)
     assert (second.fields, second.got) == ((), b"{")
     assert found.as_dict()["differences"][0].startswith("row 1: at.x is 2")
+
+
+@pytest.mark.parametrize("rows", [range(15), [3, 12, 4]])
+@pytest.mark.parametrize("options", [{}, {"on": "id"}])
+def test_a_source_that_ends_before_its_count_is_said(channel, orders, rows, options):
+    # How long what a function returns is, nobody knows before it has been read.
+    send(channel, orders, rows)
+    with pytest.raises(simlink.ConfigError, match="has no row 10: it ended before; give the count that was sent"):
+        verified(channel, lambda: iter(orders[:10]), count=15, **options)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1", True])
+def test_a_timeout_that_is_none_is_refused(channel, orders, timeout):
+    with pytest.raises(simlink.ConfigError, match="timeout is a number of seconds"):
+        verified(channel, orders, timeout=timeout)
