@@ -59,7 +59,7 @@ class AsyncChannel:
     def receiver(self, *args: Any, **options: Any) -> AsyncReceiver:
         """As `Channel.receiver`."""
         receiver = AsyncReceiver(self.sync.receiver(*args, **options))
-        self._receivers.append(receiver)
+        self._receivers = [*(known for known in self._receivers if not known.sync.closed), receiver]
         return receiver
 
     async def purge(self, **options: Any) -> int:
@@ -101,6 +101,7 @@ class AsyncReceiver:
         self.sync = receiver
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="simlink-aio-receiver")
         self._pending: tuple[str, Future[Any]] | None = None
+        self._awaited = False
 
     async def get(self, timeout: float | None = 5.0) -> Delivery:
         """As `Receiver.get`."""
@@ -125,11 +126,15 @@ class AsyncReceiver:
 
     async def _once(self, what: str, work: Callable[[], T]) -> T:
         """Run in the receiver's thread. A cancelled wait leaves its result for the next call of the same kind."""
+        if self._awaited:
+            # Two that wait for one result would both be given it.
+            raise StateError("this receiver is waited for by another task: a receiver belongs to one task at a time")
         if self._pending is None:
             self._pending = (what, _submit(self._thread, work, self.sync._check))
         elif self._pending[0] != what:
             raise StateError(f"a cancelled {self._pending[0]} is still waiting for its message; call that again first")
         future: Future[T] = self._pending[1]
+        self._awaited = True
         try:
             result = await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
@@ -137,6 +142,8 @@ class AsyncReceiver:
         except BaseException:
             self._pending = None
             raise
+        finally:
+            self._awaited = False
         self._pending = None
         return result
 

@@ -103,6 +103,8 @@ class Receiver:
         self._down_since = math.inf
         # The hand that is being given out row by row, and the row that the application holds now (-1: none yet).
         self._hand: Held | None = None
+        self._walked: Held | None = None
+        """The hand that is being iterated: what lies before its row was asked to pass, and so is acknowledged."""
         self._row = -1
         self._flushed_row = 0
         self._whole = False
@@ -356,6 +358,7 @@ class Receiver:
                 return
             outcomes, lease = hand.batch.outcomes, hand.lease
             unasked = not self.manual
+            self._walked = hand if unasked else None
             # One hand, row by row; what may change under us is looked at again after each yield.
             for row in range(self._row, len(outcomes)):
                 self._row = row
@@ -417,6 +420,7 @@ class Receiver:
             return
         stop = len(hand.batch) if self._whole else self._row + 1
         with self._hands.lock:
+            self._walked = None
             self._settle_seen(hand, stop)
             if self._whole:
                 self._row = len(hand.batch) - 1
@@ -489,11 +493,13 @@ class Receiver:
             looked = True
             if not self._queue and time.monotonic() >= deadline:
                 return False
-        self._hand = self._queue.popleft()
-        self._hand.handed_at = time.monotonic()
-        self._row = -1
-        self._flushed_row = 0
-        self._whole = False
+        with self._hands.lock:  # the tender settles what lies before the row
+            self._walked = None
+            self._hand = self._queue.popleft()
+            self._hand.handed_at = time.monotonic()
+            self._row = -1
+            self._flushed_row = 0
+            self._whole = False
         return True
 
     def _fetch(self, limit: int, timeout: float) -> None:
@@ -557,9 +563,10 @@ class Receiver:
                 return
             try:
                 with self._hands.lock:
+                    if self._walked is not None and self._walked is self._hand:
+                        # Iteration marks some at a time; a slow handler must not keep back those before its own.
+                        self._settle_seen(self._walked, self._row)
                     if self._settle_timeout is not None:
-                        if self._hand is not None and not self.manual:
-                            self._settle_seen(self._hand, max(self._row, 0))
                         unseen = {id(held) for held in self._queue}
                         self._hands.take_back(time.monotonic() - self._settle_timeout, unseen)
                     self._hands.flush()

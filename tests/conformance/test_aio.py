@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+import simlink
 from simlink import aio
 from simlink.testing import conformance
 
@@ -124,3 +125,13 @@ def test_what_a_cancelled_wait_got_is_handed_back_at_close():
                 return (await rx.get(timeout=30)).value
 
     assert asyncio.run(scene()) == "unseen"
+
+
+def test_two_tasks_are_not_given_the_same_message():
+    async def scene():
+        async with aio.queue("memory://two-tasks") as channel, channel.receiver() as rx:
+            await channel.send_many([1, 2])
+            first, second = await asyncio.gather(rx.get(timeout=30), rx.get(timeout=30), return_exceptions=True)
+            return first.value, type(second), (await rx.get(timeout=30)).value
+
+    assert asyncio.run(scene()) == (1, simlink.StateError, 2)

@@ -58,6 +58,13 @@ def test_messages_go_to_both_and_each_is_received_once(brokers):
 def test_while_one_is_gone_the_other_takes_all_and_nothing_is_lost(brokers):
     for scheme in schemes(brokers):
         urls = urls_of(brokers, scheme)
+        if scheme == "amqp":
+            # One that is killed just after a queue was declared may come back without it, and without what it confirmed
+            # (RabbitMQ 3.10, by plain pika: once in 28 times). What it knew when it was stopped it keeps.
+            with simlink.queue(urls[0]) as channel, channel.receiver():
+                pass
+            brokers[0].stop()
+            brokers[0].start()
         # Half the calm default, for Kafka's clients tell nothing of a broken connection: answers that are due decide.
         with simlink.pool(urls, slow_start=0, detector=simlink.EmpiricalAccrual(1.0)) as channel:
             channel.send_many(list(range(100)), timeout=TIMEOUT)

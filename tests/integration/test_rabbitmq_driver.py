@@ -577,6 +577,23 @@ def test_exclusive_receivers_follow_one_another_in_order(url):
     assert seen == list(range(1_000))
 
 
+def test_exclusive_receivers_of_a_quorum_queue_follow_one_another_in_order_and_lose_no_acknowledgement(url):
+    seen = []
+    with simlink.queue(url, queue_type="quorum", single_active_consumer=True) as orders:
+        receivers = [orders.receiver(exclusive=True, prefetch=prefetch) for prefetch in (3, 1, 500)]
+        for receiver in receivers:
+            receiver.open()
+        orders.send_many(list(range(20)))
+        for receiver in receivers:
+            seen += [receiver.get(timeout=TIMEOUT).value for _ in range(4)]
+            receiver.close()
+        with orders.receiver(exclusive=True) as last:
+            seen += last.take(8, timeout=TIMEOUT)
+            nothing_more(last)
+
+    assert seen == list(range(20))
+
+
 def test_a_queue_that_a_sender_made_is_not_exclusive_unless_it_was_told(url):
     with simlink.queue(url) as orders:
         orders.send(1)

@@ -76,6 +76,17 @@ def test_posts_that_overtake_one_another_are_taken_in_order(sizes, data):
     assert read(reader) == kept
 
 
+def test_readers_are_woken_for_what_came_before_a_frame_that_is_wrong(monkeypatch):
+    made, reader = gate()
+    session = made.hello("orders", Hello(SENDER, "orders", Mode.QUEUE))
+    hub, woken = session.destination.hub, []
+    monkeypatch.setattr(hub, "announce", lambda: woken.append(session.link.accepted))
+    with pytest.raises(FrameError, match="cannot be posted"):
+        made.take(session, [BatchFrame(0, numbered(0, 3)), Accept(1, 0, 0)])
+    assert woken == [3]
+    assert read(reader) == [b"0", b"1", b"2"]
+
+
 def test_acceptance_is_replied_and_settlement_is_streamed():
     made, reader = gate()
     session = made.hello("orders", Hello(SENDER, "orders", Mode.QUEUE))

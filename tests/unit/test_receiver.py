@@ -332,6 +332,20 @@ def test_acknowledgements_go_out_while_the_application_is_busy(make):
     eventually(lambda: driver.tended > 1, "and tends the driver")
 
 
+def test_what_was_iterated_past_is_acknowledged_while_the_application_is_busy_with_the_next(make):
+    driver = Driver()
+    rx = make(driver)
+    driver.give(incoming(range(8), Lease("a")))
+    for delivery in rx:
+        if delivery.value == 5:
+            break
+    eventually(lambda: len(driver.verdicts) == 5, "the thread sends them")
+    tended = driver.tended
+    eventually(lambda: driver.tended > tended + 1, "and looks again")
+
+    assert driver.verdicts == [(ACK, n, "a") for n in range(5)], "and neither the one in hand nor those behind it"
+
+
 def test_a_batch_that_is_read_through_is_one_settlement(make):
     driver, settled = Driver(), []
     driver.settle = settled.append

@@ -286,6 +286,7 @@ class Gate:
             self.counts["garbage"] += not error.retryable
             log.warning("%s: ended a session of %r: %s", self.where, session.name, error)
             self.end(session, ErrorFrame(error.code, str(error), error.retryable))
+            destination.announce()  # of what came before the one that is wrong
             raise
         replies: list[Frame] = []
         self.tell(destination, session, replies)

@@ -175,21 +175,22 @@ class Destination:
     def bye(self, link: ReceiverLink) -> None:
         """The sender goes for good: what it left is this receiver's alone."""
         link.gone = True
-        if link.blocked:
-            link.blocked = False
-            with self.hub.changed:
-                self.hub.changed.notify_all()
+        self._unblock(link)
 
     def _ready(self, link: ReceiverLink) -> bool:
         """Whether what this sender left may be handed out: it was heard lately, or will not be heard again."""
+        if self._open(link):
+            return True
+        # Asked again: it may have been heard meanwhile, by a thread that looked at `blocked` before this.
+        link.blocked = True
+        return self._open(link)
+
+    def _open(self, link: ReceiverLink) -> bool:
         if link.gone or link.orphaned:
             return True
-        if not link.stale and not link.resuming:
-            limit = min(self.dead, link.lease) if link.lease else self.dead
-            if self._clock() - link.heard < limit:
-                return True
-        link.blocked = True
-        return False
+        if link.stale or link.resuming:
+            return False
+        return self._clock() - link.heard < (min(self.dead, link.lease) if link.lease else self.dead)
 
     def tick(self) -> float:
         """Take care of silent senders; call at least every `dead` seconds, or after the seconds that it returns."""

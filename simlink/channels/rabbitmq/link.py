@@ -257,6 +257,11 @@ class Link:
             return
         self.post(self._end)
         self._thread.join(max(timeout, GRACE))
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connection without a goodbye. Idempotent; from any thread but the link's own."""
+        self._closing = True
         if self._thread.is_alive():
             self.post(self._cut)
             self._thread.join(CUT)
