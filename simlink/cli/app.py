@@ -100,15 +100,17 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _let_go_of_output() -> None:
-    """What standard output could not take is lost: Python would try again as it ends, complain, and end with 120."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    """What standard output and error could not take is lost: Python would try again as it ends, complain, and end with
+    120."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _emit_error(message: str, arguments: list[str]) -> None:

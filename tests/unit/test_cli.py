@@ -162,6 +162,16 @@ def test_preview_shows_a_file(cli, tmp_path):
     assert out.splitlines()[3].split() == ["3", "four"]
 
 
+def test_preview_shows_what_faults_do(cli):
+    spikes = "spike(0.1, field='light')"
+    status, out, _ = cli("preview", "sensors", "--faults", spikes, "--faulty", "-n", 3, "--seed", 7)
+    assert status == 0
+    assert out.count("spike field=light was=") == 3
+    status, out, err = cli("preview", "sensors", "--faulty")
+    assert (status, out) == (2, "")
+    assert "give some with --faults" in complaint(err)
+
+
 def test_catalog_lists_names_and_fields(cli):
     status, out, _ = cli("catalog")
     assert status == 0

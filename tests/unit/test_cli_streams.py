@@ -20,6 +20,7 @@ ROOT = Path(simlink.__file__).parent.parent
         ("send SPEC:one --to memory://x --json", ">&-", 0, "", "values → memory://x: done"),
         ("send SPEC:one --to memory://x --json", "2>&-", 0, '"sent": 1', ""),
         ("send SPEC:one --to memory://x --json", ">/dev/full", 1, "", "simlink: [Errno 28]"),
+        ("send SPEC:one --to memory://x --json", "2>/dev/full", 0, '"sent": 1', ""),
         ("send memory --to memory://x", "2>&-", 2, "", ""),
         ("send - --to memory://x", "<&-", 2, "", "simlink: SPEC -: standard input is closed"),
         ("preview SPEC:one", ">&-", 0, "", ""),
