@@ -153,35 +153,52 @@ class ConfluentProducer(ProducerClient):
 
     def judge(self, error: KafkaError) -> Ruling:
         code = error.code()
-        if code == KafkaError._PURGE_QUEUE:
-            fate = Fate.UNSENT
-        elif not error.fatal() and (code in REFUSALS or code in LOCAL_REFUSALS):
-            fate = Fate.REFUSED
-        else:
-            fate = Fate.AMBIGUOUS
+        refused = not error.fatal() and (code in REFUSALS or code in LOCAL_REFUSALS)
         cause = KafkaException(error)
-        return Ruling(fate, send_failure(cause, error.str(), url=self._settings.url, topic=self._topic))
+        return Ruling(
+            Fate.REFUSED if refused else Fate.AMBIGUOUS,
+            send_failure(cause, error.str(), url=self._settings.url, topic=self._topic),
+        )
 
     def poll(self, timeout: float, *, hurry: bool = False) -> None:
         if self._producer is not None:
-            (self._producer.flush if hurry else self._producer.poll)(timeout)
+            self._let_out(self._producer.flush if hurry else self._producer.poll, timeout)
+
+    def _let_out(self, call: Callable[[float], Any], timeout: float) -> None:
+        """Let reports come. The library raises its own fatal error from whichever call comes next, once, instead of
+        telling it: what was reported until then counts, and so does what later calls let out."""
+        try:
+            call(timeout)
+        except (KafkaException, SystemError) as error:
+            # A report in the same call turns it into a SystemError, after it was made.
+            fatal = error if isinstance(error, KafkaException) else error.__cause__
+            if not isinstance(fatal, KafkaException):
+                raise
+            logger.info("kafka producer: %s", fatal)
+            self.broken = True
+
+    def _drain(self, producer: Producer, seconds: float) -> None:
+        """Let all reports come, for at most so long."""
+        deadline = time.monotonic() + seconds
+        while len(producer) and (left := deadline - time.monotonic()) > 0:
+            self._let_out(producer.flush, left)
 
     def abandon(self, grace: float) -> None:
-        assert self._producer is not None
-        self._producer.purge(in_queue=True, in_flight=False)
-        self._producer.flush(grace)
-        self._producer.purge(in_queue=True, in_flight=True)
-        self._producer.flush(FOLLOW_UP)
+        producer = self._producer
+        assert producer is not None
+        producer.purge(in_queue=True, in_flight=False)
+        self._drain(producer, grace)
+        producer.purge(in_queue=True, in_flight=True)
+        self._drain(producer, FOLLOW_UP)
 
     def close(self, timeout: float) -> None:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        if len(producer):
-            producer.flush(timeout)
+        self._drain(producer, timeout)
         if len(producer):
             producer.purge(in_queue=True, in_flight=True)
-            producer.flush(FOLLOW_UP)
+            self._drain(producer, FOLLOW_UP)
         # The library's threads end when its object goes, which waits for them.
         del producer
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Fate", "Judge", "Lane", "Rest", "Ruling"]
+__all__ = ["Fate", "Judge", "Lane", "Ruling"]
 
 Ints = npt.NDArray[np.int64]
 _NOTHING: Ints = np.empty(0, np.int64)
@@ -27,10 +27,9 @@ class Fate(enum.Enum):
 
     REFUSED = "refused"
     """The broker, or the client before sending, turned it down: surely not there, and no use to try again."""
-    UNSENT = "unsent"
-    """It never left: surely not there, try again."""
     AMBIGUOUS = "ambiguous"
-    """It may be there."""
+    """It may be there. So may be what the client says it withdrew from its queue: librdkafka puts a request whose
+    answer was lost back there, and neither client tells which records ever were in one."""
 
 
 class Ruling(NamedTuple):
@@ -42,13 +41,6 @@ class Ruling(NamedTuple):
 
 Judge = Callable[[Any], Ruling]
 """The client's own error → what it means."""
-
-
-class Rest(NamedTuple):
-    """What a broken lane gives back."""
-
-    positions: Ints
-    ambiguous: bool
 
 
 class Lane:
@@ -119,15 +111,13 @@ class Lane:
         confirmed.append(self._take(self.reported - self._taken))
         return np.concatenate(confirmed), refused
 
-    def rest(self, judge: Judge) -> Rest:
-        """Everything from the first ambiguous report on; call when no report is outstanding."""
-        expected = self.reported - self._taken
-        unsent = sum(judge(error).fate is Fate.UNSENT for error in self.errors.values())
+    def rest(self) -> Ints:
+        """Every position from the first ambiguous report on, ascending: all of them may be there."""
         positions = self._take(self._pushed - self._taken)
         self.errors.clear()
         self.reported = self._pushed
         self.broken = False
-        return Rest(positions, unsent < expected or expected < len(positions))
+        return positions
 
     def _take(self, count: int) -> Ints:
         if count == 0:

@@ -3,8 +3,8 @@
 Recovery (rule 19 of the semantics). At the first ambiguous report nothing more is fed. What the client still has queued
 is withdrawn, what is on the wire gets a moment for its answer, and the client is replaced by a new one, so that no old
 retry can come between. Then everything from the first ambiguous position of a lane on, and whatever was submitted
-meanwhile, is given back in order. All lanes take part, as neither client can withdraw one partition's records alone;
-those of a partition that answers are withdrawn unsent or confirmed in that moment, so they are not ambiguous.
+meanwhile, is given back in order. All lanes take part, as neither client can withdraw one partition's records alone.
+What was never given to the client is surely not there; whatever was may be.
 
 ``delivery_timeout`` is kept here and not by the client. A client gives up record by record: the next one, a little
 younger, may still go out in the moment before we hear of it, and so stand in the log before the one that was given up.
@@ -266,26 +266,24 @@ class KafkaSender(SenderDriver):
         self._recoveries += 1
         self._producer = None
         producer.abandon(GRACE)
-        late: list[Ints] = []
-        back: dict[bool, list[Ints]] = {False: [], True: []}
+        late, given = [_NOTHING], [_NOTHING]
         for lane in self._lanes:
             confirmed, refused = lane.collect(producer.judge)
             late.append(confirmed)
             out.extend(Outcome(OutcomeKind.FAILED, at, at + 1, error=error) for at, error in refused)
-            rest = lane.rest(producer.judge)
-            back[rest.ambiguous].append(rest.positions)
+            given.append(lane.rest())
         self._confirm(late, out, everything=True)
-        for position, rows in self._held:
-            back[False].append(np.arange(position, position + len(rows.bodies), dtype=np.int64))
+        returned = [
+            Outcome(OutcomeKind.RETURNED, first, stop, ambiguous=True)
+            for first, stop in merge_ranges(np.sort(np.concatenate(given)))
+        ]
+        returned.extend(
+            Outcome(OutcomeKind.RETURNED, position, position + len(rows.bodies)) for position, rows in self._held
+        )
         self._held.clear()
         # New ones: a report of the old client that comes after all must not count for what the new one is given.
         self._lanes = [Lane() for _ in self._lanes]
         producer.close(0.0)
-        returned = [
-            Outcome(OutcomeKind.RETURNED, first, stop, ambiguous=ambiguous)
-            for ambiguous, parts in back.items()
-            for first, stop in merge_ranges(np.sort(np.concatenate([_NOTHING, *parts])))
-        ]
         out.extend(sorted(returned, key=lambda outcome: outcome.first))
 
     def _rebuild(self, timeout: float) -> None:
