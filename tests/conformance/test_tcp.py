@@ -1,24 +1,17 @@
 """TCP keeps every promise."""
 
-import socket
-
 import pytest
 
 from simlink.testing import conformance
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from simlink.testing.brokers.process import free_ports
 
 
 class TcpHarness(conformance.Harness):
     def url(self):
-        return f"tcp://127.0.0.1:{free_port()}/{self.fresh_name()}"
+        return f"tcp://127.0.0.1:{free_ports(1)[0]}/{self.fresh_name()}"
 
     def unreachable(self):
-        return f"tcp://127.0.0.1:{free_port()}/nobody"
+        return f"tcp://127.0.0.1:{free_ports(1)[0]}/nobody"
 
 
 @pytest.mark.parametrize("case", conformance.cases(TcpHarness), ids=str)

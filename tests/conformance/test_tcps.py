@@ -1,18 +1,12 @@
 """TCP with TLS keeps every promise that TCP keeps, with certificates asked of both sides."""
 
-import socket
 from typing import ClassVar
 
 import pytest
 
 from simlink.testing import conformance
+from simlink.testing.brokers.process import free_ports
 from tests.support.certificates import Authority
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class TcpsHarness(conformance.Harness):
@@ -21,10 +15,10 @@ class TcpsHarness(conformance.Harness):
     options: ClassVar[dict[str, str]] = {}
 
     def url(self):
-        return f"tcps://127.0.0.1:{free_port()}/{self.fresh_name()}"
+        return f"tcps://127.0.0.1:{free_ports(1)[0]}/{self.fresh_name()}"
 
     def unreachable(self):
-        return f"tcps://127.0.0.1:{free_port()}/nobody"
+        return f"tcps://127.0.0.1:{free_ports(1)[0]}/nobody"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,6 +17,7 @@ from simlink.channels.http import HttpDriver
 from simlink.channels.url import parse_url
 from simlink.errors import BatchError, ConnectError, SendError, SendTimeout
 from simlink.message import Batch, Message, Same
+from simlink.testing.brokers.process import free_ports
 
 LOCAL = "127.0.0.1"
 PATIENCE = 20.0
@@ -233,10 +234,7 @@ def test_a_header_that_http_cannot_carry_fails_its_record_alone():
 
 
 def test_nobody_there_is_waited_for_and_named():
-    with socket.socket() as probe:
-        probe.bind((LOCAL, 0))
-        port = probe.getsockname()[1]
-    with queue(f"http://{LOCAL}:{port}/orders", rest=True) as channel:
+    with queue(f"http://{LOCAL}:{free_ports(1)[0]}/orders", rest=True) as channel:
         with pytest.raises(ConnectError, match="nobody listens there"):
             channel.send(1, timeout=0.3)
 

@@ -6,7 +6,6 @@ Ten processes a transport are the point of it, and most of its time; they are fo
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -14,18 +13,11 @@ from collections import Counter
 import pytest
 
 import simlink
+from simlink.testing.brokers.process import free_ports
 from tests.support.pool_receiver import receive
 
 RECEIVERS = 10
 CONTEXT = multiprocessing.get_context("forkserver")
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class Crowd:

@@ -18,6 +18,7 @@ from simlink.channels.tcp import TcpDriver
 from simlink.channels.url import parse_url
 from simlink.errors import ConnectError
 from simlink.message import Batch, Same, Verdict
+from simlink.testing.brokers.process import free_ports
 
 LOCAL = "127.0.0.1"
 PATIENCE = 20.0
@@ -41,8 +42,7 @@ def until(condition, what="it", tick=lambda: threading.Event().wait(0.002)):
 
 
 def free_port():
-    with socket.create_server((LOCAL, 0)) as probe:
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
 
 
 # --- both ends -------------------------------------------------------------------------------------------------------

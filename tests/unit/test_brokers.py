@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -408,6 +409,21 @@ def test_free_ports_lie_below_the_systems_outgoing_ones():
     assert len(set(ports)) == 20
     first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert all(10_000 <= port < first_outgoing for port in ports)
+
+
+def test_a_port_that_was_given_is_not_given_again_before_its_server_is_up(monkeypatch):
+    [given] = free_ports(1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        other = probe.getsockname()[1]
+    monkeypatch.setattr(random.SystemRandom, "sample", lambda self, population, k: [given, other])
+    assert free_ports(1) == [other]
+    for _ in range(2):  # and when it is down for a while
+        assert not reachable("127.0.0.1", given)
+        with socket.create_server(("127.0.0.1", given)):
+            assert reachable("127.0.0.1", given)
+    with pytest.raises(OSError, match="no 1 free ports"):
+        free_ports(1)
 
 
 def test_no_address_before_the_start():
