@@ -3,7 +3,7 @@
 import pytest
 
 from simlink.testing import conformance
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 
 
 class HttpHarness(conformance.Harness):

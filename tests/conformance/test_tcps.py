@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 
 from simlink.testing import conformance
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 from tests.support.certificates import Authority
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from simlink.testing.brokers import Certificates
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 from tests.faults.places import TLS, Place, Wrong
 from tests.support.certificates import Authority
 

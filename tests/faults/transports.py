@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from simlink.channels.registry import known_schemes
 from simlink.testing.brokers import KafkaBroker, RabbitMQBroker, RedisBroker
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 from simlink.testing.chaos import FaultProxy
 from tests.faults import secured
 from tests.faults.child import HAND

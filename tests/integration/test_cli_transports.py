@@ -3,7 +3,7 @@
 import pytest
 
 from simlink.channels.registry import known_schemes
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 from tests.support.certificates import Authority
 from tests.support.command import Command
 

@@ -17,7 +17,7 @@ from simlink.channels.http import HttpDriver
 from simlink.channels.url import parse_url
 from simlink.errors import BatchError, ConnectError, SendError, SendTimeout
 from simlink.message import Batch, Message, Same
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 
 LOCAL = "127.0.0.1"
 PATIENCE = 20.0

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 import simlink
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 from tests.support.pool_receiver import receive
 
 RECEIVERS = 10

@@ -18,7 +18,7 @@ from simlink.channels.tcp import TcpDriver
 from simlink.channels.url import parse_url
 from simlink.errors import ConnectError
 from simlink.message import Batch, Same, Verdict
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 
 LOCAL = "127.0.0.1"
 PATIENCE = 20.0

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -19,8 +20,18 @@ import pytest
 
 from simlink.errors import ConfigError, NotSupported, StateError
 from simlink.testing import brokers
-from simlink.testing.brokers import BROKERS, BrokerFailed, BrokerUnavailable, RedisBroker, available, base, detached
-from simlink.testing.brokers.process import free_ports, reachable
+from simlink.testing.brokers import (
+    BROKERS,
+    BrokerFailed,
+    BrokerUnavailable,
+    RedisBroker,
+    available,
+    base,
+    detached,
+    ports,
+)
+from simlink.testing.brokers.ports import free_ports
+from simlink.testing.brokers.process import reachable
 from simlink.testing.brokers.tools import cache_folder, copy_dependencies, find_java, java_version, locked
 
 REQUIRED = os.environ.get("SIMLINK_REQUIRE_BROKERS", "0") not in {"", "0"}
@@ -411,19 +422,35 @@ def test_free_ports_lie_below_the_systems_outgoing_ones():
     assert all(10_000 <= port < first_outgoing for port in ports)
 
 
-def test_a_port_that_was_given_is_not_given_again_before_its_server_is_up(monkeypatch):
-    [given] = free_ports(1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        other = probe.getsockname()[1]
-    monkeypatch.setattr(random.SystemRandom, "sample", lambda self, population, k: [given, other])
-    assert free_ports(1) == [other]
-    for _ in range(2):  # and when it is down for a while
-        assert not reachable("127.0.0.1", given)
-        with socket.create_server(("127.0.0.1", given)):
-            assert reachable("127.0.0.1", given)
-    with pytest.raises(OSError, match="no 1 free ports"):
-        free_ports(1)
+def test_a_port_that_was_given_to_another_process_is_not_given_again_soon(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    asks = "from simlink.testing.brokers.ports import free_ports; print(*free_ports(2))"
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True, env=env).stdout
+    given = {int(port) for port in told.split()}
+    # Whatever may be given, those first.
+    monkeypatch.setattr(
+        random.SystemRandom, "sample", lambda self, these, k: sorted(these, key=lambda p: p not in given)[:k]
+    )
+    assert not given & set(free_ports(2))
+    monkeypatch.setattr(ports, "KEPT", 0.0)
+    assert given == set(free_ports(2))
+
+
+@pytest.mark.parametrize("obstacle", ["a folder", "a link", "nonsense"])
+def test_ports_are_found_where_nothing_can_be_noted(monkeypatch, tmp_path, obstacle):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    note = tmp_path / f"simlink-ports-{os.getuid()}"
+    if obstacle == "a folder":
+        note.mkdir()
+    elif obstacle == "a link":
+        (tmp_path / "elsewhere").write_text("dear")
+        note.symlink_to(tmp_path / "elsewhere")
+    else:
+        note.write_bytes(b"[\xff")
+    assert len(set(free_ports(5))) == 5
+    if obstacle == "a link":
+        assert note.read_text() == "dear"
 
 
 def test_no_address_before_the_start():

@@ -12,7 +12,7 @@ from simlink.channels.link.destination import Destination
 from simlink.channels.link.receiver import ReceiverLink
 from simlink.channels.pool.members import Members
 from simlink.channels.wire.frames import BatchFrame, Hello
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 from simlink.testing.ends import numbered
 from tests.integration.test_pool_processes import until
 from tests.simulation.scene import Fault, Scene, Schedule

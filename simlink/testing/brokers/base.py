@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 from simlink.errors import ConfigError, NotSupported, StateError, TransportError
-from simlink.testing.brokers.process import Process, free_ports, reachable
+from simlink.testing.brokers.ports import free_ports
+from simlink.testing.brokers.process import Process, reachable
 from simlink.testing.brokers.security import Certificates, Security
 
 if TYPE_CHECKING:

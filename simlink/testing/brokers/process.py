@@ -1,28 +1,21 @@
-"""Child processes that cannot outlive their parent, and ports for them to listen on."""
+"""Child processes that cannot outlive their parent, and whether they are reached."""
 
 from __future__ import annotations
 
 import os
-import random
 import socket
 import subprocess
 import sys
 import threading
-from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Process", "free_ports", "reachable"]
+__all__ = ["Process", "reachable"]
 
 WATCHDOG: Final = Path(__file__).with_name("watchdog.py")
-LOWEST_PORT: Final = 10_000
-HELD_PORTS: Final = 128
-_held: deque[int] = deque()
-_holding = threading.Lock()
 
 Signal = Literal["T", "K", "S", "C"]
 """What a watchdog understands: terminate, kill, stop (freeze), continue."""
@@ -112,48 +105,6 @@ class Process:
             for pipe in (self._watchdog.stdin, self._watchdog.stdout):
                 if pipe is not None:
                     pipe.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Different TCP ports that nobody listens on at 127.0.0.1.
-
-    They lie below the range that the system gives to outgoing connections: a broker that is down for a while must
-    find its port free again, and a client that retries on loopback would otherwise sooner or later be given the very
-    port that it is calling, and connect to itself.
-
-    On Linux this process keeps a bound socket on each, on the last `HELD_PORTS` that it gave: whoever else asks here,
-    in this process or another, is not given the same port before its server is up, or while that is down.
-
-    Raises:
-        OSError: there are not so many.
-    """
-    lowest_outgoing = 32_768
-    with suppress(OSError, ValueError, IndexError):
-        lowest_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
-    candidates = range(LOWEST_PORT, max(lowest_outgoing, LOWEST_PORT + 1_000))
-    found: list[int] = []
-    for port in random.SystemRandom().sample(candidates, k=min(len(candidates), 1_000)):
-        with socket.socket() as probe:
-            try:
-                # Without SO_REUSEADDR, so that a socket which is only bound is in the way.
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            if sys.platform == "linux":  # elsewhere a bound socket would be in the server's way too
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                _hold(probe.detach())
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise OSError(f"no {count} free ports on 127.0.0.1 between {candidates.start} and {candidates.stop}")
-
-
-def _hold(descriptor: int) -> None:
-    # Descriptors: a socket would complain that it is still open when the interpreter ends.
-    with _holding:
-        _held.append(descriptor)
-        if len(_held) > HELD_PORTS:
-            os.close(_held.popleft())
 
 
 def reachable(host: str, port: int, timeout: float = 2.0) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self
 
 from simlink.errors import ConfigError, ConnectError, StateError
-from simlink.testing.brokers.process import free_ports
+from simlink.testing.brokers.ports import free_ports
 from simlink.testing.chaos.passage import Direction, Passage, Pipe, Shape
 
 if TYPE_CHECKING:
