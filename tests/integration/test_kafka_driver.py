@@ -780,6 +780,32 @@ def test_what_the_client_gives_up_is_sent_again_in_order(own_broker, scheme):
     assert in_order_per_key([(m, 1) for m in firsts.values()])
 
 
+@pytest.mark.parametrize("scheme", ["kafka+python"], indirect=True)
+def test_a_broker_that_stalls_is_not_asked_without_a_pause(own_broker, scheme, monkeypatch):
+    driver = own_driver(own_broker, scheme)
+    send(driver, rows(0, 10))
+    receiving = Receiving(driver).until(10)
+    fetcher, asked = receiving.end.native._fetcher, []
+    fetch = fetcher.fetch_records
+
+    def counted(*args, **options):
+        asked.append(args)
+        return fetch(*args, **options)
+
+    monkeypatch.setattr(fetcher, "fetch_records", counted)
+    own_broker.pause()
+    try:
+        deadline = time.monotonic() + 3  # ten heartbeats without an answer
+        while time.monotonic() < deadline:
+            receiving.take(0.1)
+    finally:
+        own_broker.resume()
+    assert 0 < len(asked) < 1_000, len(asked)  # without pauses 7,000
+    send(driver, rows(10, 10))
+    receiving.until(20).close()
+    assert sorted(set(receiving.numbers)) == list(range(20))
+
+
 def test_closing_is_bounded_without_a_broker(scheme):
     with KafkaBroker(own=True) as broker:
         driver = own_driver(broker, scheme)

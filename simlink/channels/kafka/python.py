@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -50,6 +51,8 @@ TICK = 0.005
 """Seconds between looks of the rebalance listener."""
 BREATH = 0.005
 """Seconds that a poll may take at least: with none at all the library's group logic makes no step."""
+PAUSE = 0.5
+"""Seconds between polls, at most, while a heartbeat has no answer."""
 FETCH_BYTES = 4 * 1024 * 1024
 """What one fetch may bring of a partition. The library's 1 MiB costs a fast reader a quarter of its speed (measured:
 39,000/s against 54,000/s by hand); all partitions of a fetch together stay within the library's 50 MiB."""
@@ -250,6 +253,8 @@ class PythonConsumer(ConsumerClient):
         self._subscribed = False
         self._closed = False
         self._joining: _Joining | None = None
+        self._pause = BREATH
+        self._again = 0.0  # when to poll next, while a heartbeat has no answer
         # Ours except inside poll() and close(), where the rebalance listener may have it.
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -339,8 +344,24 @@ class PythonConsumer(ConsumerClient):
             # read to its end does not count as empty: without this a resumed partition may stay silent (3.0.12).
             fetcher._next_partition_records = None
         left = max(0.0, deadline - time.monotonic())
-        found: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=left * 1000, max_records=limit)
+        due = self._due()
+        if due <= 0 and (rest := self._again - time.monotonic()) > 0:
+            time.sleep(min(left, rest))
+            return {}
+        wait = min(left, due if due > 0 else BREATH)
+        found: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=wait * 1000, max_records=limit)
+        self._pause = BREATH if found or due > 0 else min(2 * self._pause, PAUSE)
+        self._again = 0.0 if found else time.monotonic() + self._pause
         return found
+
+    def _due(self) -> float:
+        """Seconds until the next heartbeat; it stays due while the last one has no answer, as where a broker stalls.
+        The library's poll turns round without a pause then, and hangs a callback onto the fetch under way each time,
+        so that ten seconds take a processor and 135 MiB (3.0.12)."""
+        coordinator = self._consumer._coordinator
+        if not self._subscribed or coordinator.coordinator_unknown():
+            return math.inf
+        return float(coordinator.time_to_next_poll())
 
     def _must_join(self) -> bool:
         if not self._subscribed:
