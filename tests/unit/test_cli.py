@@ -214,7 +214,7 @@ def test_generate_by_workers_writes_the_same(cli, tmp_path, suffix):
         pytest.importorskip("pyarrow")
     alone, shared = tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}"
     for out, workers in ((alone, 1), (shared, 2)):
-        options = ("--count", 70_000, "--seed", 7, "--out", out, "--workers", workers)
+        options = ("--count", 140_000, "--seed", 7, "--out", out, "--workers", workers)
         assert cli("generate", "clickstream", *options)[0] == 0
     if suffix == "parquet":
         from pyarrow import parquet

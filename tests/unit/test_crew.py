@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 
 import pytest
 
@@ -17,7 +18,7 @@ from simlink.errors import ConfigError, EncodeError, StateError
 from simlink.generators import catalog
 from simlink.generators.generator import BLOCK_ROWS
 from simlink.generators.output import crew, stretches
-from simlink.generators.output.crew import STRETCH
+from simlink.generators.output.crew import LONGEST, STRETCH
 
 ROWS = 2 * STRETCH + 5_000
 
@@ -101,6 +102,18 @@ def test_little_is_held_where_one_is_slower_than_the_others(tmp_path, begun, mon
     for name, workers in (("alone", 1), ("shared", 3)):
         counted().write(tmp_path / f"{name}.ndjson", 9 * STRETCH, workers=workers)
     assert (tmp_path / "alone.ndjson").read_bytes() == (tmp_path / "shared.ndjson").read_bytes()
+
+
+def test_stretches_become_shorter_towards_the_end(tmp_path):
+    told = []
+    rows = 20 * STRETCH + 5
+    counted().write(tmp_path / "x.ndjson", rows, workers=2, progress=lambda at, _: told.append(at))
+    sizes = [b - a for a, b in pairwise([0, *told])]
+    assert sum(sizes) == rows
+    assert sizes[0] == LONGEST * STRETCH
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(size % STRETCH == 0 for size in sizes[:-1])
+    assert sizes[-2:] == [STRETCH, 5]
 
 
 def test_short_files_need_nobody(tmp_path, begun):

@@ -18,6 +18,7 @@ import simlink
 from simlink import fields
 from simlink.generators import catalog
 from simlink.generators.field import BLOCK_ROWS
+from simlink.generators.output.crew import STRETCH
 from simlink.generators.record import Record
 from simlink.serializers.lookup import serializer_for
 from tests.support.digests import BODIES, CATALOG, WRITTEN, bodies, body_digests, digest_of
@@ -120,8 +121,8 @@ def test_the_workers_of_a_file_write_the_same_bytes(tmp_path, workers, alone):
     assert out.read_bytes() == alone
 
 
-LINES = 5 * 16 * BLOCK_ROWS + 1
-"""Parts for four workers; a worker takes 16 blocks at a time."""
+LINES = 5 * STRETCH + 1
+"""Parts for four workers."""
 
 
 def numbers():

@@ -185,7 +185,7 @@ def test_generate_writes_faults_with_several_workers(tmp_path):
     for workers in (1, 2):
         out, labels = tmp_path / f"{workers}.ndjson", tmp_path / f"{workers}.labels"
         run_simlink(
-            *("generate", "numbers", "--count", 70_000, "--seed", 7, "--out", out, "--workers", workers),
+            *("generate", "numbers", "--count", 140_000, "--seed", 7, "--out", out, "--workers", workers),
             *("--faults", "late(0.01, places=500), corrupt(0.01)", "--labels", labels),
         )
         written.append((out.read_bytes(), labels.read_bytes()))
@@ -202,7 +202,7 @@ SEVERAL = (
 
 @pytest.mark.parametrize(
     ("rows", "count", "suffix"),
-    [(150_000, None, "ndjson"), (None, 100_001, "csv"), (150_000, 100_000, "arrow"), (70_000, 69_000, "ndjson")],
+    [(300_000, None, "ndjson"), (None, 200_001, "csv"), (300_000, 200_000, "arrow"), (140_000, 138_000, "ndjson")],
 )
 def test_several_workers_write_the_same_lines_and_labels(tmp_path, rows, count, suffix):
     """Stretches in which all, nothing or more than a block is sent, cut anywhere; two workers need 65,536 rows."""
@@ -221,10 +221,10 @@ def test_several_workers_write_the_same_lines_and_labels(tmp_path, rows, count, 
 
 
 def test_nothing_at_all_is_left_of_what_several_workers_make(tmp_path):
-    source = simlink.record("r", id=fields.sequence(), seed=7).take(70_000) | faults.drop(1.0)
+    source = simlink.record("r", id=fields.sequence(), seed=7).take(140_000) | faults.drop(1.0)
     assert source.write(tmp_path / "x.ndjson", labels=tmp_path / "labels", workers=2) == 0
     assert (tmp_path / "x.ndjson").read_bytes() == b""
-    assert [label["row"] for label in labels_of(tmp_path / "labels")] == list(range(70_000))
+    assert [label["row"] for label in labels_of(tmp_path / "labels")] == list(range(140_000))
 
 
 def test_what_is_no_generator_is_not_divided(tmp_path):
