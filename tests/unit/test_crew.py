@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import multiprocessing
 import os
 import signal
@@ -114,6 +115,16 @@ def test_stretches_become_shorter_towards_the_end(tmp_path):
     assert sizes == sorted(sizes, reverse=True)
     assert all(size % STRETCH == 0 for size in sizes[:-1])
     assert sizes[-2:] == [STRETCH, 5]
+
+
+def test_longer_stretches_write_the_same_bytes(tmp_path):
+    """Of sessions, which go on from one epoch into the next."""
+    told = []
+    visits = catalog.access_log(seed=7)
+    visits.write(tmp_path / "alone", 9 * STRETCH)
+    visits.write(tmp_path / "shared", 9 * STRETCH, workers=2, progress=lambda at, _: told.append(at))
+    assert told[0] == 2 * STRETCH
+    assert filecmp.cmp(tmp_path / "alone", tmp_path / "shared", shallow=False)
 
 
 def test_short_files_need_nobody(tmp_path, begun):
